@@ -1,0 +1,1 @@
+"""Pure rules and words of the house: no I/O, no clock, no client library."""

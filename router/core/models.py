@@ -1,0 +1,226 @@
+"""The records that the router keeps: trainings, rollouts, servers, endpoints, and the events between them.
+
+Every record is frozen; a change is a new value, written only if the stored one is still the value that the
+change was made from (`revision`).
+"""
+
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.core.specs import Resources
+from router.core.traffic import DEFAULT_ENDPOINT
+
+
+class TrainingPhase(StrEnum):
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    REGISTERING = "registering"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in {self.SUCCEEDED, self.FAILED, self.TIMED_OUT, self.CANCELLED}
+
+
+class RolloutPhase(StrEnum):
+    PENDING = "pending"
+    LAUNCHING = "launching"
+    PROBING = "probing"
+    GATING = "gating"
+    SHIFTING = "shifting"
+    PROMOTING = "promoting"
+    BAKING = "baking"
+    ABORTING = "aborting"
+    SUCCEEDED = "succeeded"
+    ROLLED_BACK = "rolled_back"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        return self in {self.SUCCEEDED, self.ROLLED_BACK, self.FAILED}
+
+    @property
+    def switched(self) -> bool:
+        """Whether users get the candidate: the caller's answer waits for this, not for what follows."""
+        return self in {self.PROMOTING, self.BAKING, self.SUCCEEDED}
+
+
+class ServerPhase(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"
+    WARM = "warm"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+    @property
+    def terminal(self) -> bool:
+        return self is self.STOPPED
+
+
+class EndpointPhase(StrEnum):
+    OPEN = "open"
+
+    @property
+    def terminal(self) -> bool:
+        return False
+
+
+Phase = TrainingPhase | RolloutPhase | ServerPhase | EndpointPhase
+Slot = Literal["blue", "green"]
+
+
+class Failure(BaseModel):
+    """Why something ended badly, in the words of the error that ended it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    message: str
+    hint: str | None = None
+    status: int = 500  # the HTTP status that a caller who waits for it gets
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    revision: int = 0
+    created_at: float  # epoch seconds, as all times here
+    updated_at: float
+    entered: dict[str, float] = Field(default_factory=dict)  # phase -> when it was entered last
+    waiting_on: str | None = None  # what is not there now and is tried again, in words
+
+    def evolve(self, now: float, **changes: Any) -> Self:
+        """The next value of this record: changed fields, one revision up, the phase's time noted."""
+        fields = {**changes, "revision": self.revision + 1, "updated_at": now}
+        phase = changes.get("phase")
+        if phase is not None and phase != getattr(self, "phase", None):
+            fields["entered"] = {**self.entered, str(phase): now}
+        return self.model_copy(update=fields)
+
+
+class RollIntent(BaseModel):
+    """What `train_then_roll` has promised to do with the version that a training will make."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollout_id: str
+    endpoint: str = DEFAULT_ENDPOINT
+    wait_ready_seconds: float
+
+
+class Training(Record):
+    phase: TrainingPhase = TrainingPhase.QUEUED
+    trainer: str
+    container: str  # name of the trainer's container or process
+    image: str
+    image_digest: str | None = None
+    image_key: str | None = None
+    serve_image: str
+    env: dict[str, str]  # merged: spec, then parameters
+    parameters: dict[str, str | None]  # as applied; None: unset
+    resources: Resources = Resources()
+    gpus: str | None = None
+    timeout_seconds: float
+    experiment: str
+    model_name: str | None = None  # the name that the version must appear under, if the spec says
+    run_id: str | None = None
+    deadline: float | None = None
+    exit_code: int | None = None
+    out_of_memory: bool | None = None
+    cancel_requested: bool = False
+    outcome: TrainingPhase | None = None  # decided end, while the run is being closed in the registry
+    failure: Failure | None = None
+    warnings: tuple[str, ...] = ()
+    registered_model: str | None = None
+    version: int | None = None
+    metrics: dict[str, float] | None = None
+    run_parameters: dict[str, str] | None = None
+    logs_tail: str | None = None
+    roll: RollIntent | None = None
+    requested_by: str | None = None
+
+    @property
+    def model_uri(self) -> str | None:
+        return f"models:/{self.registered_model}/{self.version}" if self.version is not None else None
+
+
+class Rollout(Record):
+    phase: RolloutPhase = RolloutPhase.PENDING
+    endpoint: str = DEFAULT_ENDPOINT
+    kind: Literal["roll", "rollback"] = "roll"
+    model_name: str
+    version: int
+    run_id: str | None = None
+    ref: str  # as the caller gave it: a number or an @alias
+    serve_image: str
+    serve_digest: str | None = None
+    server_id: str | None = None  # the candidate
+    previous_server_id: str | None = None  # what served when this rollout switched
+    training_id: str | None = None
+    preempts: str | None = None  # the rollout that this rollback has pushed aside
+    preempted: bool = False  # no longer holds its endpoint: it only cleans up after itself
+    abort_requested: bool = False
+    ready_deadline: float  # by when the candidate must have proved itself
+    outcome: RolloutPhase | None = None  # decided end, while the candidate is being put away
+    failure: Failure | None = None
+    warnings: tuple[str, ...] = ()
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    logs_tail: str | None = None
+    requested_by: str | None = None
+
+    @property
+    def model_uri(self) -> str:
+        return f"models:/{self.model_name}/{self.version}"
+
+    @property
+    def holds_endpoint(self) -> bool:
+        """At most one rollout per endpoint holds it; the store refuses a second one."""
+        return not self.phase.terminal and not self.preempted
+
+
+class Server(Record):
+    phase: ServerPhase = ServerPhase.STARTING
+    endpoint: str = DEFAULT_ENDPOINT
+    slot: Slot
+    name: str  # unique for ever: it is the host name under Docker
+    model_name: str
+    version: int
+    run_id: str | None = None
+    serve_image: str
+    serve_digest: str
+    rollout_id: str | None = None  # None: launched by the supervisor in place of a dead one
+    replaces: str | None = None
+    address: str | None = None  # host:port, once launched
+    exit_code: int | None = None
+    out_of_memory: bool | None = None
+    warm_until: float | None = None
+    drain_deadline: float | None = None
+    reason: str | None = None  # why it is on its way out
+
+
+class Endpoint(Record):
+    """`id` is the name. The last alias value that we wrote tells somebody's request from a disagreement."""
+
+    phase: EndpointPhase = EndpointPhase.OPEN
+    alias_model: str | None = None
+    alias_version: int | None = None
+
+
+class Event(BaseModel):
+    """One line of history, written in the transaction of the change that it tells of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: float
+    subject: str  # record id
+    kind: str  # e.g. "phase", "switched", "alias", "warning"
+    text: str
+    data: dict[str, Any] = Field(default_factory=dict)

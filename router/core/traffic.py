@@ -1,0 +1,48 @@
+"""What the proxy does for an endpoint now, and how a share of traffic becomes a `cut`.
+
+The share is a comparison of text: a request goes to the candidate when its uuid, in hexadecimal, sorts
+before the cut. Four digits give steps of 1/65536; `g` sorts after every digit, so it means all.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+DEFAULT_ENDPOINT = "default"
+HEX_STEPS = 0x10000
+
+Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class Upstream(BaseModel):
+    """One server as the proxy and the slot directory know it: enough to bring it back without the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str  # host:port
+    server_id: str
+    model_name: str
+    model_version: int
+    serve_image: str
+    serve_digest: str
+
+
+class Traffic(BaseModel):
+    """`candidate` takes `weight` percent of the requests; without one, `active` takes them all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    active: Upstream | None = None
+    candidate: Upstream | None = None
+    weight: Weight = 0
+
+    def names(self, server_id: str) -> bool:
+        return any(upstream.server_id == server_id for upstream in (self.active, self.candidate) if upstream)
+
+
+def cut_for(weight: float) -> str:
+    """Percent (0..100) to the text that a request's uuid is compared with."""
+    if weight >= 100:
+        return "g"
+    return f"{round(weight / 100 * HEX_STEPS):04x}"

@@ -1,0 +1,1 @@
+"""The work: commands record intent, a reconciler carries it out."""

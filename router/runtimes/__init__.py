@@ -1,0 +1,1 @@
+"""Where trainers and servers run."""

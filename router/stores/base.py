@@ -1,0 +1,81 @@
+"""The port to durable state. Every write is guarded: it holds only if the record is still what we read.
+
+Changes that belong together are applied together or not at all, each with its event.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from router.core.models import Event, Record
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Insert:
+    record: Record
+    event: Event
+
+
+@dataclass(frozen=True)
+class Update:
+    """Write `after` if the stored record still has `before`'s phase and revision."""
+
+    before: Record
+    after: Record
+    event: Event | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Remember an Idempotency-Key together with the record that its request made."""
+
+    key: str
+    fingerprint: str  # of method, path and body
+    record_id: str
+    at: float
+
+
+Change = Insert | Update | Claim
+
+
+class Store(Protocol):
+    """Errors: StaleRecord, RolloutInProgress, IdempotencyKeyReused, UnknownRecord, StorageFull,
+    StoreUnavailable."""
+
+    async def start(self) -> None:
+        """Open, and bring the schema up to date."""
+
+    async def close(self) -> None: ...
+
+    async def check(self) -> None:
+        """Raise StoreUnavailable if it cannot be written now."""
+
+    async def apply(self, *changes: Change) -> None:
+        """All of them in one transaction, durable on return; on any error none of them.
+
+        StaleRecord: an update's record was moved by somebody else. RolloutInProgress (its `detail` has
+        `rollout_id`): a rollout that holds its endpoint exists already for that endpoint. IdempotencyKeyReused:
+        a claim's key exists already. Changes count in their order: an update that lets go of an endpoint
+        before an insert that takes it is fine.
+        """
+
+    async def get(self, kind: type[R], record_id: str) -> R:
+        """Raises UnknownRecord."""
+
+    async def find(
+        self,
+        kind: type[R],
+        *,
+        phases: Collection[str] | None = None,
+        endpoint: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> list[R]:
+        """By time of creation (ties: by order of insertion). `endpoint` for rollouts and servers only."""
+
+    async def claimed(self, key: str) -> Claim | None: ...
+
+    async def events(self, subject: str | None = None, *, limit: int = 200) -> Sequence[Event]:
+        """The newest `limit` events, oldest first."""
