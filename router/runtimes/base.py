@@ -6,20 +6,21 @@ call may be repeated after a crash: `launch` adopts what is already there.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
 from router.core.specs import Resources
+from router.core.workload import Role, WorkloadState, WorkloadStatus
 
-
-class Role(StrEnum):
-    TRAINER = "trainer"
-    SERVER = "server"
-
-
-class WorkloadStatus(StrEnum):
-    RUNNING = "running"
-    EXITED = "exited"
+__all__ = [
+    "EndCallback",
+    "Image",
+    "Role",
+    "Runtime",
+    "Usage",
+    "Workload",
+    "WorkloadState",
+    "WorkloadStatus",
+]
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,6 @@ class Workload:
     gpus: str | None = None
     endpoint: str | None = None  # of a server, for labels
     avoid_addresses: frozenset[str] = field(default_factory=frozenset)  # still named somewhere: never reuse
-
-
-@dataclass(frozen=True)
-class WorkloadState:
-    owner: str
-    name: str
-    role: Role
-    status: WorkloadStatus
-    address: str | None = None  # host:port that a server is dialled by
-    exit_code: int | None = None  # None while running, or if it was lost; 128+N (or -N as given) for signal N
-    out_of_memory: bool | None = None  # None: unknown
-    started_at: float | None = None  # epoch seconds
-    finished_at: float | None = None
 
 
 @dataclass(frozen=True)
