@@ -29,7 +29,7 @@ class Proxy(Protocol):
         """Raise ProxyUnavailable if the proxy does not answer on its admin API."""
 
     async def ensure_endpoints(self, names: Sequence[str]) -> None:
-        """Make routes and directories for all of these at once: one reload at most, none if nothing is new."""
+        """Make routes and directories for all of these at once: one reload at most, none if none is new."""
 
     async def remove_endpoints(self, names: Sequence[str]) -> None: ...
 

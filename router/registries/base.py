@@ -78,7 +78,7 @@ class Registry(Protocol):
         """Nothing there: nothing to do."""
 
     async def signature(self, name: str, version: int) -> dict[str, Any] | None:
-        """The MLmodel's signature ({"inputs": [...], "outputs": [...], "params": ...}, parsed), if it has one."""
+        """The MLmodel's signature, parsed ({"inputs": [...], "outputs": [...], "params": ...}), or None."""
 
     async def input_example(self, name: str, version: int) -> bytes | None:
         """A JSON body that `/invocations` takes, if one was logged with the model."""

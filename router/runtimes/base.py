@@ -91,4 +91,4 @@ class Runtime(Protocol):
         """Forget an ended workload and its leftovers. Running: it is killed first."""
 
     def on_end(self, callback: EndCallback) -> None:
-        """Call `callback(owner)` in the event loop soon after a workload ends, from events, not by polling."""
+        """Call `callback(owner)` in the event loop soon after a workload ends, from events, not polling."""

@@ -56,8 +56,8 @@ class Store(Protocol):
         """All of them in one transaction, durable on return; on any error none of them.
 
         StaleRecord: an update's record was moved by somebody else. RolloutInProgress (its `detail` has
-        `rollout_id`): a rollout that holds its endpoint exists already for that endpoint. IdempotencyKeyReused:
-        a claim's key exists already. Changes count in their order: an update that lets go of an endpoint
+        `rollout_id`): a rollout that holds its endpoint exists already for that endpoint.
+        IdempotencyKeyReused: a claim's key exists already. Changes count in their order: an update that lets go of an endpoint
         before an insert that takes it is fine.
         """
 

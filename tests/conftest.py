@@ -1,0 +1,41 @@
+"""Fixtures for every suite. Sessions are per xdist worker, so each worker has services of its own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.services.caddy import Caddy, run_caddy, short_directory
+from tests.services.mlflow_server import MlflowServer, run_mlflow_server
+
+StartCaddy = Callable[[Path, Path], Caddy]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """Shared: a test that stops it must use one of its own (`run_mlflow_server`)."""
+    with run_mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
+
+
+@pytest.fixture
+def socket_directory() -> Iterator[Path]:
+    with short_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
+def start_caddy(tmp_path: Path) -> Iterator[StartCaddy]:
+    """`start_caddy(config, admin_socket)`: a running Caddy, stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(config: Path, admin_socket: Path) -> Caddy:
+            return stack.enter_context(run_caddy(config, admin_socket, tmp_path / "caddy"))
+
+        yield start

@@ -1,0 +1,1 @@
+"""The real services that tests and benchmarks run against, each as a context manager."""
