@@ -57,8 +57,8 @@ class Store(Protocol):
 
         StaleRecord: an update's record was moved by somebody else. RolloutInProgress (its `detail` has
         `rollout_id`): a rollout that holds its endpoint exists already for that endpoint.
-        IdempotencyKeyReused: a claim's key exists already. Changes count in their order: an update that lets go of an endpoint
-        before an insert that takes it is fine.
+        IdempotencyKeyReused: a claim's key exists already. Changes count in their order: an update that
+        lets go of an endpoint before an insert that takes it is fine.
         """
 
     async def get(self, kind: type[R], record_id: str) -> R:
