@@ -1,6 +1,6 @@
 # Sourced by scripts/setup: the Caddy binary, at .local/caddy/caddy.
 
-CADDY_LEAST=2.11.4  # replays buffered bodies on dial errors; see docs on the proxy
+CADDY_LEAST=2.11.4  # the first that replays a buffered body reliably when a server cannot be dialled
 
 is_new_enough() {  # is_new_enough BINARY
     local version
@@ -18,14 +18,14 @@ make_caddy() {
         ln -sfn "$found" .local/caddy/caddy
     elif command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
         echo "setup: Caddy: unpacking Debian's package -> .local/caddy (the system stays as it is)"
-        unpack_debian_caddy
+        unpack_debian_caddy || echo "setup: that did not work; see above" >&2
     elif command -v brew >/dev/null; then
         echo "setup: Caddy: brew install caddy"
         brew install --quiet caddy
         ln -sfn "$(brew --prefix)/bin/caddy" .local/caddy/caddy
     fi
     if ! is_new_enough .local/caddy/caddy; then
-        echo "error: Caddy $CADDY_LEAST or newer is needed and this machine's package manager has none; install it from Caddy's site and put it on PATH" >&2
+        echo "error: Caddy $CADDY_LEAST or newer is needed and could not be had from this machine's package manager: install it and put it on PATH" >&2
         return 1
     fi
     echo "$CADDY_LEAST" > .local/caddy/stamp
@@ -46,13 +46,13 @@ unpack_debian_caddy() {
     write_sid_source > "$apt/sid.list"
     if [ ! -s "$apt/sid.list" ]; then
         echo "setup: no Debian mirror found in this system's apt sources" >&2
-        return
+        return 1
     fi
     rm -f "$apt"/*.deb
-    apt-get "${options[@]}" -qq update
-    (cd "$apt" && apt-get "${options[@]}" -qq download caddy)
-    dpkg-deb --extract "$apt"/caddy_*.deb "$apt/unpacked"
-    mv -f "$apt/unpacked/usr/bin/caddy" .local/caddy/caddy
+    apt-get "${options[@]}" -qq update &&
+        (cd "$apt" && apt-get "${options[@]}" -qq download caddy) &&
+        dpkg-deb --extract "$apt"/caddy_*.deb "$apt/unpacked" &&
+        mv -f "$apt/unpacked/usr/bin/caddy" .local/caddy/caddy || return 1
     rm -rf "$apt"
 }
 
@@ -67,8 +67,8 @@ write_sid_source() {
     [ ${#files[@]} -gt 0 ] || return 0
     awk -v keyring=/usr/share/keyrings/debian-archive-keyring.gpg '
         function offer(uri, key) {
-            if (uri ~ /\/debian\/?$/ && !done) {
-                printf "deb [signed-by=%s] %s sid main\n", (key == "" ? keyring : key), uri
+            if (uri ~ /\/debian(\.list)?\/?$/ && !done) {  # debian.list: a file of mirrors, as cloud images have
+                printf "deb [signed-by=%s] %s sid main\n", (key ~ /^\// ? key : keyring), uri
                 done = 1
             }
         }

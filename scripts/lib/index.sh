@@ -9,17 +9,22 @@ follow_pip_index() {
         local scope value
         for scope in ':env:' site install user global; do
             value=$(sed -n "s/^$scope\.$1='\(.*\)'\$/\1/p" <<<"$config" | sed 's/\\n/ /g')
-            [ -n "$value" ] && { echo "$value"; return; }
+            if [ -n "$value" ]; then
+                echo "$value"
+                break
+            fi
         done
     }
     local index extra links cert
     index=$(pip_setting index-url) extra=$(pip_setting extra-index-url)
     links=$(pip_setting find-links) cert=$(pip_setting cert)
-    [ -n "$index" ] && export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
-    # pip takes the best version of all its indexes; uv would stop at the first that knows the name.
-    [ -n "$extra" ] && export UV_INDEX="${UV_INDEX:-$extra}" UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
-    [ -n "$links" ] && export UV_FIND_LINKS="${UV_FIND_LINKS:-${links// /,}}"
-    [ -n "$cert" ] && export SSL_CERT_FILE="${SSL_CERT_FILE:-$cert}"
-    [ -n "$(pip_setting no-index)" ] && export UV_NO_INDEX=1
-    export UV_LINK_MODE="${UV_LINK_MODE:-copy}" UV_PYTHON_DOWNLOADS=never
+    if [ -n "$index" ]; then export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"; fi
+    if [ -n "$extra" ]; then
+        # pip takes the best version of all its indexes; uv would stop at the first that knows the name.
+        export UV_INDEX="${UV_INDEX:-$extra}" UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
+    fi
+    if [ -n "$links" ]; then export UV_FIND_LINKS="${UV_FIND_LINKS:-${links// /,}}"; fi
+    if [ -n "$cert" ]; then export SSL_CERT_FILE="${SSL_CERT_FILE:-$cert}"; fi
+    if [ -n "$(pip_setting no-index)" ]; then export UV_NO_INDEX=1; fi
+    export UV_PYTHON_DOWNLOADS=never
 }
