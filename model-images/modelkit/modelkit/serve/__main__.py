@@ -1,0 +1,99 @@
+"""`python -m modelkit.serve`: serves the model that the environment names until SIGTERM.
+
+The port is taken first, so that a wrong one is known at once, but nobody can connect before the model is in
+memory: whoever waits for this server sees refused connections, then answers.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+from modelkit.settings import ServeSettings, SettingsError, read_settings
+
+_KEEP_IDLE_CONNECTIONS = 75  # seconds; a proxy in front gives up earlier, so no request meets a closing one
+
+log = logging.getLogger("modelkit.serve")
+
+
+def main() -> None:
+    started = time.monotonic()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _end_process)
+    try:
+        settings = read_settings(ServeSettings, os.environ)
+        listener = _take_port(settings.serve_host, settings.serve_port)
+    except SettingsError as error:
+        log.error("%s", error)  # noqa: TRY400 - the message is written for the user; a traceback would bury it
+        sys.exit(1)
+    with listener, tempfile.TemporaryDirectory(prefix="model-") as folder:
+        _serve(settings, listener, Path(folder), started)
+
+
+def _end_process(_signal: int, _frame: FrameType | None) -> None:
+    """Before the server runs, SIGTERM ends the process here; uvicorn comes here after its last answer.
+
+    Without a handler, SIGTERM would do nothing at all to the first process of a container.
+    """
+    sys.exit(0)
+
+
+def _take_port(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"SERVE_HOST={host} SERVE_PORT={port}: {error.strerror or error}") from error
+    return listener
+
+
+def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, started: float) -> None:
+    # Imported here because they take most of a second: a wrong setting is told before.
+    import uvicorn
+    from mlflow.version import VERSION
+
+    from modelkit.serve.app import make_app
+    from modelkit.serve.loading import ModelLoadError, load_model
+    from modelkit.serve.protocol import make_predict
+
+    try:
+        model = load_model(settings.serve_model_uri, folder)
+    except ModelLoadError as error:
+        log.error("%s", error)  # noqa: TRY400 - the message is written for the user; a traceback would bury it
+        sys.exit(1)
+    log.info(
+        "serving %s (%s version %s, run %s, server %s) on %s:%s after %.2f s",
+        settings.serve_model_uri,
+        settings.model_name,
+        settings.model_version,
+        settings.mlflow_run_id,
+        settings.server_id,
+        settings.serve_host,
+        settings.serve_port,
+        time.monotonic() - started,
+    )
+    app = make_app(
+        make_predict(model),
+        version=VERSION,
+        request_timeout=settings.mlflow_scoring_server_request_timeout,
+    )
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=_KEEP_IDLE_CONNECTIONS,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

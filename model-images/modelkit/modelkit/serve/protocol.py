@@ -1,0 +1,60 @@
+"""MLflow's /invocations: request formats, signature enforcement, answers and errors.
+
+The parsing is MLflow's own function, so that it is the same to the letter. What it lets escape, and MLflow's
+server would answer with 500, is told apart here: before the model was asked, the request was at fault.
+"""
+
+import logging
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
+from mlflow.pyfunc import PyFuncModel
+from mlflow.pyfunc.scoring_server import CONTENT_TYPES, invocations
+
+from modelkit.serve.answers import Answer, Predict
+
+_JSON = "application/json"
+_SERVER_FAULT = 500
+
+log = logging.getLogger("modelkit.serve")
+
+
+class _AskedModel:
+    """Stands for the model in one request, and remembers whether that request got as far as the model."""
+
+    def __init__(self, model: PyFuncModel) -> None:
+        self.metadata = model.metadata
+        self.was_asked = False
+        self._model = model
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        self.was_asked = True
+        return self._model.predict(data, params=params)
+
+
+def make_predict(model: PyFuncModel) -> Predict:
+    input_schema = model.metadata.get_input_schema()
+
+    def predict(body: bytes, content_type: str | None) -> Answer:
+        if content_type is None:
+            return Answer(415, f"Content-Type is missing. Types: {CONTENT_TYPES}.".encode(), "text/plain")
+        asked = _AskedModel(model)
+        try:
+            response, status, media_type = invocations(body, content_type, asked, input_schema)
+        except MlflowException as error:
+            at_fault = error.get_http_status_code() >= _SERVER_FAULT and not asked.was_asked
+            return _refuse(error if not at_fault else MlflowException(error.message, BAD_REQUEST))
+        except Exception as error:
+            if asked.was_asked:
+                log.exception("an answer of the model cannot be sent")
+                return _refuse(MlflowException(f"The model's answer cannot be sent: {error}", INTERNAL_ERROR))
+            message = f"Invalid input. {type(error).__name__}: {error}"
+            return _refuse(MlflowException(message, BAD_REQUEST))
+        return Answer(status, response.encode(), media_type)
+
+    return predict
+
+
+def _refuse(error: MlflowException) -> Answer:
+    return Answer(error.get_http_status_code(), error.serialize_as_json().encode(), _JSON)

@@ -1,0 +1,90 @@
+"""Every environment variable that a trainer or a server reads, with its type, its default and its bounds.
+
+Settings come as text from a spec, a caller's parameters or a shell. They are checked here, before any work
+starts, so that a wrong one costs a line that names the variable and not a training.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+_LONGEST_ECHO = 80  # characters of a wrong value that an error repeats
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class SettingsError(Exception):
+    """An environment variable is missing or has a value that cannot be used."""
+
+
+class EnvironmentSettings(BaseModel):
+    """A field `n_estimators` is read from `N_ESTIMATORS`. An empty variable counts as unset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Settings = TypeVar("Settings", bound=EnvironmentSettings)
+
+
+class TrainingSettings(EnvironmentSettings):
+    """What every training can be told. A trainer adds its hyperparameters by a subclass of its own.
+
+    All of these are logged as parameters of the run.
+    """
+
+    dataset_path: Path | None = None
+    target_column: Text = "target"
+    test_size: float = Field(default=0.2, gt=0, lt=1)
+    random_state: int = Field(default=42, ge=0, lt=2**32)
+
+
+class RunSettings(EnvironmentSettings):
+    """Where a training is recorded. Without `MLFLOW_RUN_ID` it makes a run of its own."""
+
+    mlflow_tracking_uri: Text
+    mlflow_run_id: Text | None = None
+    mlflow_experiment: Text | None = None
+    registered_model_name: Text | None = None
+
+
+class ServeSettings(EnvironmentSettings):
+    """The server contract. From `model_name` on: for the log only."""
+
+    serve_model_uri: Text
+    mlflow_tracking_uri: Text
+    # A container is reached from outside its own network namespace; who runs servers on a shared
+    # host sets 127.0.0.1.
+    serve_host: Text = "0.0.0.0"  # noqa: S104
+    serve_port: int = Field(default=8080, ge=1, le=65535)
+    # MLflow's own variable and default, in seconds.
+    mlflow_scoring_server_request_timeout: float = Field(default=60, gt=0)
+    model_name: Text | None = None
+    model_version: Text | None = None
+    mlflow_run_id: Text | None = None
+    server_id: Text | None = None
+
+
+def read_settings(kind: type[Settings], environ: Mapping[str, str]) -> Settings:
+    """Raises SettingsError that names every variable at fault."""
+    given = {
+        name: environ[name.upper()] for name in kind.model_fields if environ.get(name.upper(), "").strip()
+    }
+    try:
+        return kind.model_validate_strings(given)
+    except ValidationError as error:
+        faults = [
+            _describe_fault(str(fault["loc"][0]), fault["type"], fault["msg"], given)
+            for fault in error.errors()
+        ]
+        raise SettingsError("; ".join(faults)) from error
+
+
+def _describe_fault(field: str, kind: str, message: str, given: Mapping[str, str]) -> str:
+    variable = field.upper()
+    if kind == "missing":
+        return f"{variable} is not set"
+    value = given[field]
+    shown = value if len(value) <= _LONGEST_ECHO else value[:_LONGEST_ECHO] + "..."
+    return f"{variable}={shown!r}: {message[:1].lower()}{message[1:]}"
