@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 _LONGEST_ECHO = 80  # characters of a wrong value that an error repeats
 
@@ -74,17 +75,14 @@ def read_settings(kind: type[Settings], environ: Mapping[str, str]) -> Settings:
     try:
         return kind.model_validate_strings(given)
     except ValidationError as error:
-        faults = [
-            _describe_fault(str(fault["loc"][0]), fault["type"], fault["msg"], given)
-            for fault in error.errors()
-        ]
-        raise SettingsError("; ".join(faults)) from error
+        raise SettingsError("; ".join(_describe_fault(fault, given) for fault in error.errors())) from error
 
 
-def _describe_fault(field: str, kind: str, message: str, given: Mapping[str, str]) -> str:
+def _describe_fault(fault: ErrorDetails, given: Mapping[str, str]) -> str:
+    field = str(fault["loc"][0])
     variable = field.upper()
-    if kind == "missing":
+    if fault["type"] == "missing":
         return f"{variable} is not set"
     value = given[field]
     shown = value if len(value) <= _LONGEST_ECHO else value[:_LONGEST_ECHO] + "..."
-    return f"{variable}={shown!r}: {message[:1].lower()}{message[1:]}"
+    return f"{variable}={shown!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-import mlflow.pyfunc
+from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
 
 
 class ModelLoadError(Exception):
     """The model cannot be fetched or opened."""
 
 
-def load_model(uri: str, folder: Path) -> mlflow.pyfunc.PyFuncModel:
+def load_model(uri: str, folder: Path) -> PyFuncModel:
     """Downloads into `folder`, which has to stay while the model is used: some models read files later."""
     try:
-        model = mlflow.pyfunc.load_model(uri, dst_path=str(folder))
+        model: PyFuncModel = pyfunc.load_model(uri, dst_path=str(folder))
     except (MlflowException, ImportError, OSError) as error:
         raise ModelLoadError(f"{uri} cannot be loaded: {error}") from error
     if model.loader_module == "mlflow.sklearn":
@@ -21,7 +22,7 @@ def load_model(uri: str, folder: Path) -> mlflow.pyfunc.PyFuncModel:
     return model
 
 
-def _use_one_thread(model: mlflow.pyfunc.PyFuncModel) -> None:
+def _use_one_thread(model: PyFuncModel) -> None:
     """Requests already run beside each other; a pool of threads inside each costs more than it gives.
 
     A forest saved with `n_jobs=-1` answers single rows 2.4 times slower than with 1.

@@ -1,13 +1,13 @@
 """What a training leaves in MLflow: its run, the data it saw, and a model that can be served as it is."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import mlflow
-import mlflow.data
 import mlflow.sklearn
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.models.model import ModelInfo
@@ -27,7 +27,7 @@ def open_run(settings: RunSettings, default_experiment: str) -> mlflow.ActiveRun
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
     try:
         if settings.mlflow_run_id is not None:
-            # The run already belongs to an experiment; selecting another one would make MLflow refuse the run.
+            # It belongs to an experiment already; were another one selected, MLflow would refuse the run.
             return mlflow.start_run(run_id=settings.mlflow_run_id)
         mlflow.set_experiment(settings.mlflow_experiment or default_experiment)
         return mlflow.start_run()
@@ -38,16 +38,18 @@ def open_run(settings: RunSettings, default_experiment: str) -> mlflow.ActiveRun
 
 def log_lineage(dataset: Dataset, split: Split) -> None:
     """Records both parts of the data, each with a digest of its content."""
-    source = None if dataset.source is None else str(dataset.source)
+    # Without a source MLflow names the code that made the data: train.py and its commit.
+    origin = {} if dataset.source is None else {"source": str(dataset.source)}
     for frame, context in ((split.train, "training"), (split.test, "testing")):
-        table = mlflow.data.from_pandas(frame, source=source, name=dataset.name, targets=split.target)
+        table = from_pandas(frame, targets=split.target, name=dataset.name, **origin)
         mlflow.log_input(table, context=context)
 
 
 def publish_model(model: Any, split: Split, name: str, extra_requirements: Sequence[str]) -> ModelInfo:
     """Logs the model and registers it as the next version of `name`."""
     example = split.test_features.head(_EXAMPLE_ROWS)
-    return mlflow.sklearn.log_model(
+    needed = (*_BASE_REQUIREMENTS, *extra_requirements)
+    published: ModelInfo = mlflow.sklearn.log_model(
         model,
         name="model",
         signature=infer_signature(example, model.predict(example)),
@@ -56,17 +58,17 @@ def publish_model(model: Any, split: Split, name: str, extra_requirements: Seque
         # skops, the default, refuses a forest unless its types are trusted by name, and cannot hold a class
         # that train.py defines; its list of trusted types is read from the model, so it protects no server.
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_CLOUDPICKLE,
-        pip_requirements=[
-            f"{package}=={version(package)}" for package in (*_BASE_REQUIREMENTS, *extra_requirements)
-        ],
+        pip_requirements=[f"{package}=={version(package)}" for package in needed],
         registered_model_name=name,
     )
+    return published
 
 
 def silence_known_warnings() -> None:
     """Drops two warnings that every training would print, both about choices that were made here."""
-    for logger, message in (
-        ("mlflow.sklearn", "requires exercising caution"),
-        ("mlflow.utils.environment", "Failed to resolve installed pip version"),
-    ):
-        logging.getLogger(logger).addFilter(lambda record, known=message: known not in record.getMessage())
+    logging.getLogger("mlflow.sklearn").addFilter(_drop("requires exercising caution"))
+    logging.getLogger("mlflow.utils.environment").addFilter(_drop("Failed to resolve installed pip version"))
+
+
+def _drop(message: str) -> Callable[[logging.LogRecord], bool]:
+    return lambda record: message not in record.getMessage()
