@@ -5,11 +5,12 @@ Changes that belong together are applied together or not at all, each with its e
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from router.core.models import Event, Record
 
 R = TypeVar("R", bound=Record)
+R_co = TypeVar("R_co", bound=Record, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,11 @@ class Insert:
 
 
 @dataclass(frozen=True)
-class Update:
+class Update(Generic[R_co]):
     """Write `after` if the stored record still has `before`'s phase and revision."""
 
-    before: Record
-    after: Record
+    before: R_co
+    after: R_co
     event: Event | None = None
 
 
@@ -37,7 +38,7 @@ class Claim:
     at: float
 
 
-Change = Insert | Update | Claim
+Change = Insert | Update[Record] | Claim
 
 
 class Store(Protocol):

@@ -1,0 +1,35 @@
+"""The HTTP application over an engine that is given to it, so that tests give it another one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from router import __version__
+from router.api import rollouts, status, trainings
+from router.api.errors import install_error_handlers
+from router.api.guards import RequestGuards
+from router.engine.engine import Engine
+
+DESCRIPTION = """
+Trains a model, proves it, and switches live traffic to it without losing one request.
+
+A call that starts work answers when the work is done, or 202 with a `Location` when the wait ends first.
+With an `Idempotency-Key` header a repeat of a call does nothing twice. Every error has one shape:
+`{"detail": ..., "error": {"code", "message", "hint"}}`.
+"""
+
+
+def make_app(engine: Engine) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with engine.running():
+            yield
+
+    app = FastAPI(title="Switchyard", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.engine = engine
+    app.add_middleware(RequestGuards)
+    install_error_handlers(app)
+    for part in (status, trainings, rollouts):
+        app.include_router(part.router)
+    return app

@@ -1,0 +1,45 @@
+"""Every error in one shape: `{"detail": ..., "error": {"code", "message", "hint"}}`.
+
+`detail` is what clients of FastAPI services read: a text, the list of a validation error, or the object that
+an older client was promised.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from router.core.errors import InvalidRequest, SwitchyardError
+
+RETRY_AFTER_SECONDS = "2"
+
+
+def error_response(
+    status: int, code: str, message: str, hint: str | None = None, detail: Any = None
+) -> JSONResponse:
+    body = {
+        "detail": message if detail is None else detail,
+        "error": {"code": code, "message": message, "hint": hint},
+    }
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None
+    return JSONResponse(jsonable_encoder(body), status_code=status, headers=headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(SwitchyardError)
+    async def answer_ours(_: Request, error: SwitchyardError) -> JSONResponse:
+        return error_response(error.status, error.code, error.message, error.hint, error.detail)
+
+    @app.exception_handler(RequestValidationError)
+    async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Without what was sent: it may be large, secret, or not expressible in JSON.
+        problems = [{"loc": found["loc"], "msg": found["msg"], "type": found["type"]} for found in error.errors()]
+        message = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in problems)
+        return error_response(InvalidRequest.status, InvalidRequest.code, message, detail=problems)
+
+    @app.exception_handler(HTTPException)
+    async def answer_http(_: Request, error: HTTPException) -> JSONResponse:
+        return error_response(error.status_code, f"http_{error.status_code}", str(error.detail))

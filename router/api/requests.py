@@ -1,0 +1,85 @@
+"""What callers may send: strict, so that a misspelt field is told and not ignored."""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Request
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+
+from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN
+from router.engine.commands import Caller
+from router.engine.engine import Engine
+
+MODEL_NAME_PATTERN = r"^[^/:%\\\x00-\x1f\x7f]{1,255}$"
+ALIAS_PATTERN = r"^@[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
+REFERENCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./:@-]{0,1023}$"
+RECORD_ID_PATTERN = r"^[a-z]{3}_[0-9a-z]{1,32}$"
+
+TrainerName = Annotated[str, Path(pattern=NAME_PATTERN, description="name of the entry in `specs/`")]
+RecordId = Annotated[str, Path(pattern=RECORD_ID_PATTERN)]
+EndpointName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
+Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]
+Reference = Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
+WaitSeconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False, strict=True)]
+ReadySeconds = Annotated[float, Field(ge=1, le=900, allow_inf_nan=False, strict=True)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainBody(Body):
+    wait_seconds: WaitSeconds | None = Field(
+        default=None, description="how long to wait for the end; 0: not at all; omitted: as long as it takes"
+    )
+    image_key: str | None = Field(default=None, max_length=255)
+    parameters: dict[str, str | int | float | bool | None] | None = Field(
+        default=None, description="environment variables laid over the spec's; null unsets one"
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"wait_seconds": 600, "parameters": {"N_ESTIMATORS": 200, "MAX_DEPTH": 8}}]}
+    )
+
+
+class RollBody(Body):
+    name: ModelName
+    ref: Annotated[StrictInt, Field(ge=1, lt=2**31)] | Alias = Field(description="a version, or `@alias`")
+    wait_ready_seconds: ReadySeconds | None = None
+    serve_image: Reference | None = None
+    wait_seconds: WaitSeconds | None = Field(default=None, description="how long to wait for the switch")
+    endpoint: EndpointName = DEFAULT_ENDPOINT
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "DiabetesRF", "ref": 1}, {"name": "DiabetesRF", "ref": "@champion"}]}
+    )
+
+
+class RollbackBody(Body):
+    wait_ready_seconds: ReadySeconds | None = None
+    serve_image: Reference | None = None
+    wait_seconds: WaitSeconds | None = None
+    endpoint: EndpointName = DEFAULT_ENDPOINT
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"wait_ready_seconds": 60}]})
+
+
+def engine_of(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+EngineDep = Annotated[Engine, Depends(engine_of)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,255}$", description="makes a repeat harmless"),
+]
+
+
+def read_caller(request: Request, key: str | None, body: BaseModel) -> Caller:
+    """Two requests are the same if method, path and the meaning of their bodies are."""
+    asked = f"{request.method} {request.url.path} {body.model_dump_json()}"
+    name = request.client.host if request.client else None
+    return Caller(name=name, key=key, fingerprint=hashlib.sha256(asked.encode()).hexdigest())
+

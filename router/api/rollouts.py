@@ -1,0 +1,87 @@
+"""Rollouts: switch users to a version, go back, look at it, abort it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from router.api.answers import ACCEPTED, answer_rollout, rollout_view
+from router.api.requests import EngineDep, IdempotencyKey, RecordId, RollbackBody, RollBody, read_caller
+from router.api.trainings import has_switched_or_ended
+from router.core.models import Rollout
+from router.engine.commands import RolloutRequest
+
+router = APIRouter(tags=["rollouts"])
+
+
+@router.post("/admin/roll", summary="Switch users to a version", responses=ACCEPTED)
+async def roll(
+    request: Request, engine: EngineDep, body: RollBody, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Starts the version, proves it, switches, and answers at the switch. Active already: 200, nothing done."""
+    caller = read_caller(request, idempotency_key, body)
+    wait: float | None = 0.0  # a repeat is told at once how things stand
+    rollout_id = await engine.commands.recall(caller)
+    if rollout_id is None:
+        wanted = RolloutRequest(
+            name=body.name,
+            ref=body.ref if isinstance(body.ref, int) else body.ref.removeprefix("@"),
+            wait_ready_seconds=body.wait_ready_seconds,
+            serve_image=body.serve_image,
+            endpoint=body.endpoint,
+        )
+        rollout_id = await engine.commands.start_rollout(wanted, caller)
+        wait = body.wait_seconds
+    return await answer_rollout(
+        engine, await engine.wait_until(Rollout, rollout_id, has_switched_or_ended, wait)
+    )
+
+
+@router.post("/admin/rollback", summary="Switch users back to what they had before", responses=ACCEPTED)
+async def roll_back(
+    request: Request,
+    engine: EngineDep,
+    body: RollbackBody | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """At once while the previous server is warm; otherwise its version is started again from the same image."""
+    body = body or RollbackBody()
+    caller = read_caller(request, idempotency_key, body)
+    wait: float | None = 0.0  # a repeat is told at once how things stand
+    rollout_id = await engine.commands.recall(caller)
+    if rollout_id is None:
+        rollout_id = await engine.commands.roll_back(
+            caller,
+            endpoint=body.endpoint,
+            wait_ready_seconds=body.wait_ready_seconds,
+            serve_image=body.serve_image,
+        )
+        wait = body.wait_seconds
+    return await answer_rollout(
+        engine, await engine.wait_until(Rollout, rollout_id, has_switched_or_ended, wait)
+    )
+
+
+@router.get("/admin/rollouts", summary="The newest rollouts")
+async def list_rollouts(
+    engine: EngineDep,
+    endpoint: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> list[dict[str, Any]]:
+    found = await engine.store.find(Rollout, endpoint=endpoint, newest_first=True, limit=limit)
+    return [rollout_view(rollout) for rollout in found]
+
+
+@router.get("/admin/rollouts/{rollout_id}", summary="A rollout: phase, times, evidence, the end of its log")
+async def show_rollout(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
+    rollout = await engine.store.get(Rollout, rollout_id)
+    tail = rollout.logs_tail
+    if tail is None and rollout.server_id is not None:
+        tail = await engine.context.runtime.logs(rollout.server_id, engine.context.policy.log_tail_bytes)
+    return rollout_view(rollout) | {"logs_tail": tail or None}
+
+
+@router.post("/admin/rollouts/{rollout_id}/abort", status_code=202, summary="Stop a rollout before the switch")
+async def abort(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
+    await engine.commands.abort_rollout(rollout_id)
+    return rollout_view(await engine.store.get(Rollout, rollout_id))

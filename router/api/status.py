@@ -1,0 +1,60 @@
+"""What is serving, and whether the router and everything that it stands on is well."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from router.api.requests import EngineDep
+from router.core.errors import StandingBy
+from router.core.traffic import DEFAULT_ENDPOINT
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/status", summary="What is serving")
+async def status(engine: EngineDep) -> dict[str, Any]:
+    engine.require_lead()
+    context = engine.context
+    serving = await engine.health.serving(DEFAULT_ENDPOINT)
+    active = serving.active
+    return {
+        "active": serving.server.name if serving.server else None,
+        "url": f"http://{active.address}" if active else None,
+        "public_url": context.policy.endpoint_url(DEFAULT_ENDPOINT) if active else None,
+        "healthy": serving.healthy,
+        "model_name": active.model_name if active else None,
+        "model_uri": f"models:/{active.model_name}/{active.model_version}" if active else None,
+        "model_version": active.model_version if active else None,
+        "model_alias": serving.alias,
+        "ts": context.clock.now() if active else None,
+        "server_id": active.server_id if active else None,
+        "serve_image": active.serve_image if active else None,
+        "serve_digest": active.serve_digest if active else None,
+        "spec_errors": [
+            {"file": problem.file, "line": problem.line, "message": str(problem)}
+            for problem in await context.specs.errors()
+        ],
+    }
+
+
+@router.get("/health", summary="The router answers")
+async def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/healthz", summary="The process is alive")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="The router leads, and what it stands on answers, each by name")
+async def readyz(engine: EngineDep, response: Response) -> dict[str, Any]:
+    try:
+        engine.require_lead()
+    except StandingBy as standing_by:
+        response.status_code = 503
+        return {"ready": False, "router": standing_by.message}
+    parts = await engine.health.ready()
+    ready = all(state == "ok" for state in parts.values())
+    response.status_code = 200 if ready else 503
+    return {"ready": ready, "router": "ok"} | parts

@@ -1,0 +1,156 @@
+"""The engine as the API sees it: it leads or stands by, takes commands, answers questions, and can be awaited."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Protocol, TypeVar
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from router.core.errors import NotFound, StandingBy, SwitchyardError
+from router.core.models import Endpoint, Record, Server
+from router.core.traffic import DEFAULT_ENDPOINT
+from router.engine.commands import Commands
+from router.engine.context import Context
+from router.engine.ledger import endpoint_topic
+from router.engine.racing import wait_any
+from router.engine.reconciler import Reconciler
+from router.engine.servers import Servers
+from router.engine.status import Health
+from router.engine.supervisor import Supervisor
+from router.engine.sweeper import Sweeper
+from router.stores.base import Store
+
+LOCK_LOOK_SECONDS = 0.5
+START_RETRY_SECONDS = 2.0
+
+R = TypeVar("R", bound=Record)
+log = structlog.get_logger()
+
+
+class LeaderLock(Protocol):
+    """Held by one router at a time; lost with the process that holds it."""
+
+    def try_acquire(self) -> bool: ...
+
+    def release(self) -> None: ...
+
+
+class Engine:
+    def __init__(self, context: Context, lock: LeaderLock) -> None:
+        self.context = context
+        self.health = Health(context)
+        self._lock = lock
+        self._commands: Commands | None = None
+        self.standing_by_because = "it has just started"
+
+    @property
+    def commands(self) -> Commands:
+        """Raises StandingBy while this router does not lead."""
+        return self.require_lead()
+
+    def require_lead(self) -> Commands:
+        if self._commands is None:
+            raise StandingBy(
+                f"this router does not lead: {self.standing_by_because}",
+                hint="try again, or ask the router that leads",
+            )
+        return self._commands
+
+    @property
+    def store(self) -> Store:
+        """For reading. Raises StandingBy while this router does not lead: the store may not be open."""
+        self.require_lead()
+        return self.context.store
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Lead as soon as the lock is free, until the end of the context. Trainers and servers go on after it."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._lead, group)
+            try:
+                yield
+            finally:
+                group.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._close()
+
+    async def _lead(self, group: TaskGroup) -> None:
+        context = self.context
+        while not self._lock.try_acquire():
+            self.standing_by_because = "another router has the lock on the slot directory"
+            await context.clock.sleep(LOCK_LOOK_SECONDS)
+        while True:
+            try:
+                await self._start(group)
+                return
+            except SwitchyardError as error:
+                self.standing_by_because = error.message
+                log.error("cannot start yet", error=error.message, hint=error.hint)
+                await context.clock.sleep(START_RETRY_SECONDS)
+
+    async def _start(self, group: TaskGroup) -> None:
+        context = self.context
+        context.runtime.on_end(partial(self._hear_end, group))
+        await context.store.start()
+        await context.registry.start()
+        await context.runtime.start()
+        await context.proxy.start()
+        endpoints = await self._open_endpoints()
+        servers = Servers(context)
+        supervisor, reconciler = Supervisor(context, servers), Reconciler(context, servers, group)
+        await reconciler.take_up_all()
+        for endpoint in endpoints:
+            group.start_soon(supervisor.watch, endpoint, group)
+            group.start_soon(self.health.watch, endpoint)
+        group.start_soon(Sweeper(context).run)
+        self._commands = Commands(context, servers, reconciler)
+        log.info("leading", endpoints=endpoints)
+
+    async def _open_endpoints(self) -> list[str]:
+        context = self.context
+        names = [endpoint.id for endpoint in await context.store.find(Endpoint)]
+        if DEFAULT_ENDPOINT not in names:
+            now = context.clock.now()
+            endpoint = Endpoint(id=DEFAULT_ENDPOINT, created_at=now, updated_at=now)
+            await context.ledger.apply(context.ledger.opened(endpoint, f"endpoint {DEFAULT_ENDPOINT}"))
+            names.append(DEFAULT_ENDPOINT)
+        await context.proxy.ensure_endpoints(names)
+        return names
+
+    def _hear_end(self, group: TaskGroup, owner: str) -> None:
+        group.start_soon(self._tell_end, owner)
+
+    async def _tell_end(self, owner: str) -> None:
+        """A trainer or server has ended: wake whoever looks after it."""
+        topics = [owner]
+        try:
+            topics.append(endpoint_topic((await self.context.store.get(Server, owner)).endpoint))
+        except NotFound:
+            pass  # a trainer
+        except SwitchyardError as error:
+            log.warning("an end is found by the next pass", owner=owner, error=error.message)
+        self.context.ledger.wakeups.notify(*topics)
+
+    async def _close(self) -> None:
+        self._commands = None
+        context = self.context
+        for part in (context.prober, context.proxy, context.runtime, context.registry, context.store):
+            await part.close()
+        self._lock.release()
+
+    async def wait_until(
+        self, kind: type[R], record_id: str, done: Callable[[R], bool], seconds: float | None
+    ) -> R:
+        """The record when it is done, or as it is after so many seconds (None: however long it takes)."""
+        clock = self.context.clock
+        deadline = None if seconds is None else clock.now() + seconds
+        while True:
+            changed = self.context.ledger.wakeups.take(record_id)
+            record = await self.context.store.get(kind, record_id)
+            remaining = None if deadline is None else deadline - clock.now()
+            if done(record) or (remaining is not None and remaining <= 0):
+                return record
+            await wait_any(clock, remaining, changed)

@@ -1,0 +1,84 @@
+"""Writes every transition to the store with its event, and wakes whoever waits for that record.
+
+The only writer of records. Waiters take the wake-up before they read, so that nothing falls between.
+"""
+
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+import anyio
+import structlog
+
+from router.core.clock import Clock
+from router.core.models import Endpoint, Event, Record, Rollout, Server
+from router.stores.base import Change, Claim, Insert, Store, Update
+
+R = TypeVar("R", bound=Record)
+log = structlog.get_logger()
+
+
+class Wakeups:
+    """Topics that can be awaited: a record's id, or an endpoint's name."""
+
+    def __init__(self) -> None:
+        # An event that nobody holds any more is one that nobody waits for.
+        self._events: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
+
+    def take(self, topic: str) -> anyio.Event:
+        """The event of the topic's next change. Take it, then look at the state, then await it."""
+        event = self._events.get(topic)
+        if event is None:
+            event = self._events[topic] = anyio.Event()
+        return event
+
+    def notify(self, *topics: str) -> None:
+        for topic in topics:
+            event = self._events.pop(topic, None)
+            if event is not None:
+                event.set()
+
+
+class Ledger:
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.wakeups = Wakeups()
+
+    def opened(self, record: Record, text: str) -> Insert:
+        return Insert(record, self._event(record, "opened", text))
+
+    def moved(self, before: R, text: str = "", **changes: Any) -> Update[R]:
+        """A change of `before`; with a text, it is told in the history."""
+        after = before.evolve(self.clock.now(), **changes)
+        kind = "phase" if "phase" in changes else "note"
+        return Update(before, after, self._event(after, kind, text) if text else None)
+
+    async def apply(self, *changes: Change) -> None:
+        await self.store.apply(*changes)
+        for change in changes:
+            if isinstance(change, Claim):
+                continue
+            record = change.record if isinstance(change, Insert) else change.after
+            if change.event is not None:
+                log.info(change.event.text, subject=record.id, kind=change.event.kind)
+            self.wakeups.notify(record.id, *_endpoint_topics(record))
+
+    async def move(self, before: R, text: str = "", **changes: Any) -> R:
+        update = self.moved(before, text, **changes)
+        await self.apply(update)
+        return update.after
+
+    def _event(self, record: Record, kind: str, text: str) -> Event:
+        phase = str(getattr(record, "phase", ""))
+        return Event(at=self.clock.now(), subject=record.id, kind=kind, text=text, data={"phase": phase})
+
+
+def _endpoint_topics(record: Record) -> tuple[str, ...]:
+    if isinstance(record, Rollout | Server):
+        return (endpoint_topic(record.endpoint),)
+    return (endpoint_topic(record.id),) if isinstance(record, Endpoint) else ()
+
+
+def endpoint_topic(name: str) -> str:
+    """Endpoint names are people's, record ids are ours: keep them apart."""
+    return f"endpoint:{name}"

@@ -1,0 +1,124 @@
+"""Proves a server with real answers before it may get traffic.
+
+A server that answers `/ping` has loaded a model; only a prediction shows that the model works (MLflow's own
+`/ping` never calls predict). A server that flaps must not slip through on a lucky moment, so proof is several
+good answers in a row.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from router.core.clock import Clock
+
+PROOFS = 3  # good answers in a row
+RETRY_SECONDS = 0.05
+ANSWER_BYTES = 300  # of a bad answer, kept as evidence
+
+
+class ProbeFailed(Exception):
+    """One probe got no good answer; the text says which and why."""
+
+
+class WrongAnswer(ProbeFailed):
+    """The server answered, and the answer is wrong: asking again would not change it."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was asked and answered, for the record."""
+
+    warnings: tuple[str, ...] = ()
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+class Prober:
+    """Talks to servers directly, past the proxy. Times in seconds."""
+
+    def __init__(self, clock: Clock, *, answer_timeout: float = 30.0) -> None:
+        self._clock = clock
+        # A connection of its own each time: a probe must not succeed on a socket that users could not get.
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(answer_timeout, connect=2.0),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def ping(self, address: str) -> None:
+        """Raises ProbeFailed unless `/ping` answers 200."""
+        await self._ask("GET", f"http://{address}/ping", None)
+
+    async def prove(self, address: str, example: bytes | None, deadline: float) -> Proof:
+        """Ask until the server has proved itself.
+
+        Raises WrongAnswer at once, or ProbeFailed with the last failure at the deadline (epoch seconds).
+        """
+        good = attempts = 0
+        answer: Any = None
+        while good < PROOFS:
+            attempts += 1
+            try:
+                await self.ping(address)
+                if example is not None:
+                    answer = await self.predict(address, example)
+                good += 1
+            except WrongAnswer:
+                raise
+            except ProbeFailed:
+                good = 0
+                if self._clock.now() >= deadline:
+                    raise
+                await self._clock.sleep(RETRY_SECONDS)
+        evidence = {"ping": 200, "attempts": attempts}
+        if example is None:
+            return Proof(("the model has no input example: only /ping was asked, no prediction made",), evidence)
+        return Proof((), evidence | {"predictions": _shorten(answer)})
+
+    async def predict(self, address: str, example: bytes) -> Any:
+        """The parsed predictions. Raises WrongAnswer if they are missing or not finite, else ProbeFailed."""
+        body = await self._ask("POST", f"http://{address}/invocations", example)
+        try:
+            predictions = json.loads(body)["predictions"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise WrongAnswer(f"/invocations answered 200 without predictions: {_text(body)}") from error
+        if predictions in ([], {}, None) or not _is_finite(predictions):
+            raise WrongAnswer(f"/invocations answered predictions that are not finite: {_text(body)}")
+        return predictions
+
+    async def _ask(self, method: str, url: str, content: bytes | None) -> bytes:
+        headers = {"Content-Type": "application/json"} if content is not None else None
+        path = httpx.URL(url).path
+        try:
+            response = await self._client.request(method, url, content=content, headers=headers)
+        except httpx.TransportError as error:
+            raise ProbeFailed(f"{path} did not answer: {type(error).__name__} {error}".rstrip()) from error
+        if response.status_code == 400:
+            raise WrongAnswer(f"{path} refused the model's own input example: {_text(response.content)}")
+        if response.status_code != 200:
+            raise ProbeFailed(f"{path} answered {response.status_code}: {_text(response.content)}")
+        return response.content
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether every number in it is finite. Null counts as not a number: serializers write NaN that way."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list):
+        return all(_is_finite(item) for item in value)
+    if isinstance(value, dict):
+        return all(_is_finite(item) for item in value.values())
+    return value is not None
+
+
+def _shorten(predictions: Any) -> str:
+    return json.dumps(predictions)[:ANSWER_BYTES]
+
+
+def _text(body: bytes) -> str:
+    return body[:ANSWER_BYTES].decode("utf-8", "replace")

@@ -1,0 +1,151 @@
+"""One worker per training and rollout: look, decide, act, until a terminal phase.
+
+A worker keeps nothing of its own. Whatever ends the router, the next one takes up the same records and finds
+the same next action, because every action may be repeated.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from anyio.abc import TaskGroup
+
+from router.core.decide import (
+    LaunchCandidate,
+    LaunchTrainer,
+    PrepareCandidate,
+    PrepareRun,
+    ProbeCandidate,
+    Wait,
+    decide_rollout,
+    decide_training,
+)
+from router.core.errors import StaleRecord, SwitchyardError
+from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
+from router.engine.context import Context
+from router.engine.racing import race, wait_any
+from router.engine.rollout_actions import RolloutActions
+from router.engine.servers import Servers
+from router.engine.training_actions import TrainingActions
+
+RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)  # while something that is needed does not answer
+
+OBSERVED = frozenset({RolloutPhase.PROBING, RolloutPhase.GATING, RolloutPhase.SHIFTING})
+
+T = TypeVar("T", Training, Rollout)
+Step = Callable[[T], Awaitable[float | None]]
+Fail = Callable[[T, SwitchyardError], Awaitable[None]]
+log = structlog.get_logger()
+
+
+class Reconciler:
+    def __init__(self, context: Context, servers: Servers, group: TaskGroup) -> None:
+        self._context = context
+        self._ledger = context.ledger
+        self._group = group
+        self._trainings = TrainingActions(context)
+        self._rollouts = RolloutActions(context, servers)
+
+    async def take_up_all(self) -> None:
+        """Everything that a router before us has left unfinished."""
+        store = self._context.store
+        for training in await store.find(Training, phases=[p for p in TrainingPhase if not p.terminal]):
+            self.take_up(training)
+        for rollout in await store.find(Rollout, phases=[p for p in RolloutPhase if not p.terminal]):
+            self.take_up(rollout)
+
+    def take_up(self, record: Training | Rollout) -> None:
+        if isinstance(record, Training):
+            self._group.start_soon(self._work_training, record.id)
+        else:
+            self._group.start_soon(self._work, Rollout, record.id, self._step_rollout, self._rollouts.fail)
+
+    async def _work_training(self, record_id: str) -> None:
+        await self._work(Training, record_id, self._step_training, self._trainings.fail)
+        training = await self._context.store.get(Training, record_id)
+        if training.roll is not None and training.phase is TrainingPhase.SUCCEEDED:
+            self.take_up(await self._context.store.get(Rollout, training.roll.rollout_id))
+
+    async def _work(self, kind: type[T], record_id: str, step: Step[T], fail: Fail[T]) -> None:
+        failures = 0
+        while True:
+            changed = self._ledger.wakeups.take(record_id)
+            try:
+                record = await self._context.store.get(kind, record_id)
+                if record.phase.terminal:
+                    return
+                due = await self._attempt(record, step, fail)
+                failures = 0
+            except StaleRecord:
+                continue
+            except SwitchyardError as error:
+                log.warning("cannot go on for now", subject=record_id, error=error.message)
+                due = self._context.clock.now() + RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+                failures += 1
+            await wait_any(self._context.clock, None if due is None else due - self._context.clock.now(), changed)
+
+    async def _attempt(self, record: T, step: Step[T], fail: Fail[T]) -> float | None:
+        """One step. Returns when the next is due; raises what is worth another try later."""
+        try:
+            return await step(record)
+        except StaleRecord:
+            raise
+        except SwitchyardError as error:
+            if error.retryable:
+                await self._note_waiting(record, error)
+                raise
+            log.warning(error.message, subject=record.id, code=error.code)
+            await fail(record, error)
+        except Exception as bug:
+            log.exception("an action broke", subject=record.id)
+            await fail(record, SwitchyardError(f"the router broke: {type(bug).__name__}: {bug}"))
+        return self._context.clock.now()
+
+    async def _note_waiting(self, record: T, error: SwitchyardError) -> None:
+        stored = await self._context.store.get(type(record), record.id)
+        if stored.waiting_on != error.message:
+            await self._ledger.move(stored, f"waiting: {error.message}", waiting_on=error.message)
+
+    async def _step_training(self, training: Training) -> float | None:
+        """One action; returns when the next look is due (epoch seconds), None: only on an event."""
+        observed = training.phase is TrainingPhase.RUNNING
+        workload = await self._context.runtime.inspect(training.id) if observed else None
+        action = decide_training(training, workload, self._context.clock.now())
+        if isinstance(action, Wait):
+            return action.until
+        if isinstance(action, PrepareRun | LaunchTrainer):
+            await self._unless_told_to_end(training, partial(self._trainings.carry_out, training, action))
+        else:
+            await self._trainings.carry_out(training, action)
+        return self._context.clock.now()
+
+    async def _step_rollout(self, rollout: Rollout) -> float | None:
+        traffic = await self._context.proxy.read_traffic(rollout.endpoint)
+        observed = rollout.phase in OBSERVED and rollout.server_id is not None
+        candidate = await self._context.runtime.inspect(str(rollout.server_id)) if observed else None
+        action = decide_rollout(rollout, traffic, candidate, self._context.clock.now())
+        if isinstance(action, Wait):
+            return action.until
+        if isinstance(action, PrepareCandidate | LaunchCandidate | ProbeCandidate):
+            await self._unless_told_to_end(rollout, partial(self._rollouts.carry_out, rollout, action))
+        else:
+            await self._rollouts.carry_out(rollout, action)
+        return self._context.clock.now()
+
+    async def _unless_told_to_end(self, record: T, act: Callable[[], Awaitable[None]]) -> None:
+        """A slow action is dropped when somebody cancels or aborts: the next decision cleans up after it."""
+        await race(act, partial(self._until_told_to_end, record))
+
+    async def _until_told_to_end(self, record: T) -> None:
+        while True:
+            changed = self._ledger.wakeups.take(record.id)
+            if _told_to_end(await self._context.store.get(type(record), record.id)):
+                return
+            await changed.wait()
+
+
+def _told_to_end(record: Training | Rollout) -> bool:
+    if isinstance(record, Training):
+        return record.cancel_requested
+    return record.abort_requested or record.preempted

@@ -1,0 +1,231 @@
+"""Carries out what `decide_rollout` names. Each action may be repeated after a crash.
+
+Everything slow (launch, probe) happens outside the endpoint's lock; the switch itself happens inside it.
+"""
+
+from router.core.decide import (
+    AbortRollout,
+    FinishRollout,
+    JudgeCandidate,
+    LaunchCandidate,
+    PrepareCandidate,
+    ProbeCandidate,
+    PromoteVersion,
+    PutCandidateAway,
+    RecordShift,
+    RolloutAction,
+    ShiftTraffic,
+    Wait,
+)
+from router.core.errors import CandidateUnhealthy, SwitchyardError
+from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
+from router.core.traffic import Traffic
+from router.engine.aliasing import sync_alias
+from router.engine.context import Context, upstream_of
+from router.engine.probing import ProbeFailed, Proof
+from router.engine.servers import Servers
+from router.engine.training_actions import failure_of
+from router.runtimes.base import Image
+from router.stores.base import Change
+
+
+class RolloutActions:
+    def __init__(self, context: Context, servers: Servers) -> None:
+        self._context = context
+        self._ledger = context.ledger
+        self._servers = servers
+
+    async def carry_out(self, rollout: Rollout, action: RolloutAction) -> None:
+        match action:
+            case PrepareCandidate():
+                await self._prepare(rollout)
+            case LaunchCandidate():
+                await self._launch(rollout)
+            case ProbeCandidate():
+                await self._probe(rollout)
+            case JudgeCandidate():
+                await self._ledger.move(rollout, "the candidate passed", phase=RolloutPhase.SHIFTING)
+            case ShiftTraffic():
+                await self._shift(rollout)
+            case RecordShift():
+                await self._record_shift(rollout)
+            case PromoteVersion():
+                await sync_alias(self._context, rollout.endpoint)
+                await self._ledger.move(rollout, "the alias follows", phase=RolloutPhase.BAKING, waiting_on=None)
+            case FinishRollout():
+                await self._ledger.move(rollout, "rollout succeeded", phase=RolloutPhase.SUCCEEDED)
+            case AbortRollout(outcome, failure):
+                await self._abort(rollout, outcome, failure)
+            case PutCandidateAway():
+                await self._put_away(rollout)
+            case Wait():
+                pass
+
+    async def fail(self, rollout: Rollout, error: SwitchyardError) -> None:
+        """An action cannot succeed however often it is tried."""
+        if rollout.phase.switched:
+            warnings = (*rollout.warnings, f"after the switch: {error.message}")
+            await self._ledger.move(rollout, error.message, phase=RolloutPhase.SUCCEEDED, warnings=warnings)
+        elif rollout.phase is RolloutPhase.ABORTING:
+            await self._ledger.move(rollout, error.message, phase=rollout.outcome or RolloutPhase.FAILED)
+        else:
+            await self._abort(rollout, RolloutPhase.FAILED, failure_of(error))
+
+    async def _prepare(self, rollout: Rollout) -> None:
+        async with self._context.traffic_locks[rollout.endpoint]:
+            traffic = await self._context.proxy.read_traffic(rollout.endpoint)
+            if rollout.server_id is not None:
+                if traffic.active is not None and traffic.active.server_id == rollout.server_id:
+                    await self._ledger.move(
+                        rollout, "it already has the traffic", phase=RolloutPhase.SHIFTING
+                    )
+                    return
+                if await self._take_up_warm(rollout, rollout.server_id):
+                    return
+        if rollout.serve_digest is not None:
+            image = Image(rollout.serve_image, rollout.serve_digest)
+        else:
+            image = await self._context.runtime.resolve_image(rollout.serve_image)
+        server = await self._servers.draft(
+            endpoint=rollout.endpoint,
+            model_name=rollout.model_name,
+            version=rollout.version,
+            run_id=rollout.run_id,
+            image=image,
+            rollout_id=rollout.id,
+        )
+        retired = await self._servers.retire_spare(rollout.endpoint, f"rollout {rollout.id} needs its slot")
+        moved = self._ledger.moved(
+            rollout,
+            f"candidate {server.name} takes the {server.slot} slot",
+            phase=RolloutPhase.LAUNCHING,
+            server_id=server.id,
+            serve_digest=image.digest,
+            waiting_on=None,
+        )
+        await self._ledger.apply(moved, self._ledger.opened(server, f"server {server.name}"), *retired)
+
+    async def _take_up_warm(self, rollout: Rollout, server_id: str) -> bool:
+        """The server to go back to, if it still runs, needs no launch: whether it could be taken."""
+        server = await self._context.store.get(Server, server_id)
+        state = await self._context.runtime.inspect(server_id)
+        usable = {ServerPhase.READY, ServerPhase.RETIRING, ServerPhase.WARM}
+        if server.phase not in usable or server.address is None or state is None or not state.running:
+            return False
+        try:
+            await self._context.prober.ping(server.address)
+        except ProbeFailed:
+            return False
+        await self._ledger.apply(
+            self._ledger.moved(
+                rollout, f"server {server.name} is still warm", phase=RolloutPhase.PROBING, waiting_on=None
+            ),
+            self._ledger.moved(
+                server,
+                f"taken up by rollback {rollout.id}",
+                phase=ServerPhase.STARTING,
+                rollout_id=rollout.id,
+                warm_until=None,
+                drain_deadline=None,
+            ),
+        )
+        return True
+
+    async def _launch(self, rollout: Rollout) -> None:
+        server = await self._candidate(rollout)
+        launched = await self._servers.launch(server)
+        moved = self._ledger.moved(
+            rollout,
+            f"candidate {server.name} runs at {launched.after.address}",
+            phase=RolloutPhase.PROBING,
+            waiting_on=None,
+        )
+        await self._ledger.apply(moved, launched)
+
+    async def _probe(self, rollout: Rollout) -> None:
+        server = await self._candidate(rollout)
+        try:
+            proof, body = await self._prove(server, rollout.ready_deadline)
+        except ProbeFailed as failed:
+            raise CandidateUnhealthy(
+                f"the candidate for {rollout.model_uri} did not prove itself: {failed};"
+                " it got no traffic and the active server was left as it was",
+                hint="the end of its log is in `logs_tail`",
+            ) from failed
+        moved = self._ledger.moved(
+            rollout,
+            "the candidate answers",
+            phase=RolloutPhase.GATING,
+            waiting_on=None,
+            warnings=rollout.warnings + proof.warnings,
+            evidence=rollout.evidence | {"probe": proof.evidence},
+        )
+        kept: list[Change] = []
+        if body is not None and server.probe_body != body:
+            kept.append(self._ledger.moved(server, probe_body=body))
+        await self._ledger.apply(moved, *kept)
+
+    async def _prove(self, server: Server, deadline: float) -> tuple[Proof, str | None]:
+        if ServerPhase.READY in server.entered:
+            # It has answered users, and /ping a moment ago: a fast way back asks no more than that.
+            return Proof(evidence={"ping": 200, "served_before": True}), server.probe_body
+        return await self._servers.prove(server, deadline)
+
+    async def _shift(self, rollout: Rollout) -> None:
+        """The intent (what served before) is written before the switch, what follows from it after."""
+        server = await self._candidate(rollout)
+        assert server.address is not None
+        try:
+            await self._context.prober.ping(server.address)
+        except ProbeFailed as failed:
+            raise CandidateUnhealthy(
+                f"the candidate for {rollout.model_uri} stopped answering just before the switch: {failed};"
+                " it got no traffic and the active server was left as it was"
+            ) from failed
+        async with self._context.traffic_locks[rollout.endpoint]:
+            traffic = await self._context.proxy.read_traffic(rollout.endpoint)
+            previous = traffic.active.server_id if traffic.active else None
+            # Guarded: an abort or a preemption that came in the meantime makes this one stale.
+            rollout = await self._ledger.move(rollout, previous_server_id=previous)
+            await self._context.proxy.set_traffic(rollout.endpoint, Traffic(active=upstream_of(server)))
+            await self._record_shift(rollout)
+
+    async def _record_shift(self, rollout: Rollout) -> None:
+        server = await self._candidate(rollout)
+        changes: list[Change] = []
+        if server.phase is not ServerPhase.READY:
+            changes.append(self._servers.has_traffic(server))
+        if rollout.previous_server_id not in (None, rollout.server_id):
+            previous = await self._context.store.get(Server, str(rollout.previous_server_id))
+            if previous.phase is ServerPhase.READY:
+                changes.append(self._servers.lost_traffic(previous))
+        switched = self._ledger.moved(
+            rollout,
+            f"users get {rollout.model_uri} from {server.name}",
+            phase=RolloutPhase.PROMOTING,
+            waiting_on=None,
+        )
+        await self._ledger.apply(switched, *changes)
+
+    async def _abort(self, rollout: Rollout, outcome: RolloutPhase, failure: Failure | None) -> None:
+        tail = ""
+        if rollout.server_id is not None and rollout.phase is not RolloutPhase.PENDING:
+            tail = await self._context.runtime.logs(rollout.server_id, self._context.policy.log_tail_bytes)
+        await self._ledger.move(
+            rollout,
+            failure.message if failure else "a rollback takes over",
+            phase=RolloutPhase.ABORTING,
+            outcome=outcome,
+            failure=failure,
+            logs_tail=tail or None,
+            waiting_on=None,
+        )
+
+    async def _put_away(self, rollout: Rollout) -> None:
+        """The candidate itself is the supervisor's: nobody wants it any more, so it drains and stops."""
+        assert rollout.outcome is not None
+        await self._ledger.move(rollout, f"rollout {rollout.outcome}", phase=rollout.outcome)
+
+    async def _candidate(self, rollout: Rollout) -> Server:
+        assert rollout.server_id is not None
+        return await self._context.store.get(Server, rollout.server_id)

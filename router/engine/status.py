@@ -1,0 +1,88 @@
+"""What is serving, whether it answers, and whether everything that the router stands on is there."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from router.core.errors import SwitchyardError
+from router.core.models import Endpoint, Server
+from router.core.traffic import Upstream
+from router.engine.context import Context
+from router.engine.ledger import endpoint_topic
+from router.engine.probing import ProbeFailed
+from router.engine.racing import wait_any
+
+PING_SECONDS = 2.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The active server of an endpoint; `server` is None before the first rollout."""
+
+    active: Upstream | None = None
+    server: Server | None = None
+    alias: str | None = None  # once it points to the active version
+    healthy: bool = False
+
+
+class Health:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._answers: dict[str, str] = {}  # endpoint -> id of the server that answered its last /ping
+
+    async def watch(self, endpoint: str) -> None:
+        """Ping the active server every few seconds, and after each change. Never returns."""
+        while True:
+            changed = self._context.ledger.wakeups.take(endpoint_topic(endpoint))
+            try:
+                active = (await self._context.proxy.read_traffic(endpoint)).active
+                if active is not None:
+                    await self._ping(endpoint, active)
+            except SwitchyardError as error:
+                log.warning("cannot see the active server", endpoint=endpoint, error=error.message)
+            await wait_any(self._context.clock, PING_SECONDS, changed)
+
+    async def _ping(self, endpoint: str, active: Upstream) -> bool:
+        try:
+            await self._context.prober.ping(active.address)
+        except ProbeFailed:
+            self._answers.pop(endpoint, None)
+            return False
+        self._answers[endpoint] = active.server_id
+        return True
+
+    async def serving(self, endpoint: str) -> Serving:
+        """Raises UnknownEndpoint."""
+        context = self._context
+        active = (await context.proxy.read_traffic(endpoint)).active
+        if active is None:
+            return Serving()
+        record = await context.store.get(Endpoint, endpoint)
+        follows = (record.alias_model, record.alias_version) == (active.model_name, active.model_version)
+        healthy = self._answers.get(endpoint) == active.server_id or await self._ping(endpoint, active)
+        return Serving(
+            active=active,
+            server=await context.store.get(Server, active.server_id),
+            alias=context.policy.production_alias if follows else None,
+            healthy=healthy,
+        )
+
+    async def ready(self) -> dict[str, str]:
+        """`ok`, or what is wrong, for each thing that the router stands on."""
+        context = self._context
+        parts = {
+            "registry": context.registry.check,
+            "runtime": context.runtime.check,
+            "proxy": context.proxy.check,
+            "store": context.store.check,
+        }
+        answers = {}
+        for name, check in parts.items():
+            try:
+                await check()
+                answers[name] = "ok"
+            except SwitchyardError as error:
+                answers[name] = error.message
+        return answers

@@ -1,0 +1,163 @@
+"""Watches every endpoint: what traffic names must run, what it does not name must go in its time.
+
+One pass looks at traffic, records and workloads, and does what follows from them; it is repeated on every
+event and, in case one was missed, every few seconds. So a reboot, a crash and a `kill -9` are one case.
+"""
+
+import structlog
+from anyio.abc import TaskGroup
+
+from router.core.decide import MoveServer, ServerSeen, StopServer, Wait, WatchDrain, decide_server
+from router.core.errors import ProxyUnavailable, StaleRecord, SwitchyardError
+from router.core.models import Endpoint, Rollout, Server, ServerPhase
+from router.core.traffic import Traffic, Upstream
+from router.core.workload import WorkloadState
+from router.engine.aliasing import alias_follows, sync_alias
+from router.engine.context import Context
+from router.engine.ledger import endpoint_topic
+from router.engine.racing import wait_any
+from router.engine.repair import Repairs
+from router.engine.servers import Servers
+from router.stores.base import Insert
+
+DRAIN_LOOK_SECONDS = 0.2
+LOG_TAIL_BYTES = 4096
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    def __init__(self, context: Context, servers: Servers) -> None:
+        self._context = context
+        self._ledger = context.ledger
+        self._servers = servers
+        self._repairs = Repairs(context, servers)
+
+    async def watch(self, endpoint: str, group: TaskGroup) -> None:
+        """Never returns; an error is logged and the next pass tries again."""
+        pause = self._context.policy.sweep_seconds
+        while True:
+            changed = self._ledger.wakeups.take(endpoint_topic(endpoint))
+            try:
+                until = await self.look(endpoint, group)
+            except StaleRecord:
+                continue
+            except SwitchyardError as error:
+                log.warning("a look at the endpoint failed", endpoint=endpoint, error=error.message)
+                until = None
+            except Exception:
+                log.exception("a look at the endpoint broke", endpoint=endpoint)
+                until = None
+            seconds = pause if until is None else min(pause, until - self._context.clock.now())
+            await wait_any(self._context.clock, seconds, changed)
+
+    async def look(self, endpoint: str, group: TaskGroup) -> float | None:
+        """One pass. Returns when the next one is due at the latest (epoch seconds), None if nothing is."""
+        workloads = {state.owner: state for state in await self._context.runtime.list_owned()}
+        async with self._context.traffic_locks[endpoint]:
+            traffic = await self._context.proxy.read_traffic(endpoint)
+            servers = await self._servers.live(endpoint)
+            if traffic.active is not None and all(s.id != traffic.active.server_id for s in servers):
+                await self._adopt(endpoint, traffic.active)
+                servers = await self._servers.live(endpoint)
+            due = [await self._care(server, traffic, workloads.get(server.id)) for server in servers]
+        repair_due = await self._repairs.look(endpoint, workloads, group)
+        await self._follow_alias(endpoint, traffic)
+        return min((at for at in (*due, repair_due) if at is not None), default=None)
+
+    async def _adopt(self, endpoint: str, active: Upstream) -> None:
+        """Traffic names a server that the store calls stopped or does not know: the slot directory is right."""
+        try:
+            known = await self._context.store.get(Server, active.server_id)
+        except SwitchyardError as unknown:
+            if unknown.status != 404:
+                raise
+            now = self._context.clock.now()
+            server = Server(
+                id=active.server_id,
+                created_at=now,
+                updated_at=now,
+                phase=ServerPhase.READY,
+                entered={str(ServerPhase.READY): now},
+                endpoint=endpoint,
+                slot="blue",
+                name=active.server_id,
+                model_name=active.model_name,
+                version=active.model_version,
+                serve_image=active.serve_image,
+                serve_digest=active.serve_digest,
+                address=active.address,
+            )
+            await self._ledger.apply(Insert(server, self._ledger.opened(server, "found in traffic").event))
+        else:
+            await self._ledger.apply(self._servers.has_traffic(known))
+
+    async def _care(self, server: Server, traffic: Traffic, workload: WorkloadState | None) -> float | None:
+        seen = ServerSeen(workload, await self._in_flight(server), await self._is_wanted(server, traffic))
+        match decide_server(server, traffic, seen, self._context.clock.now()):
+            case Wait(until):
+                return until
+            case WatchDrain():
+                return self._context.clock.now() + DRAIN_LOOK_SECONDS
+            case StopServer():
+                await self._stop(server)
+            case MoveServer(phase, reason):
+                await self._move(server, phase, reason, workload)
+        return self._context.clock.now()
+
+    async def _in_flight(self, server: Server) -> int | None:
+        if server.phase not in {ServerPhase.RETIRING, ServerPhase.DRAINING} or server.address is None:
+            return 0
+        try:
+            return await self._context.proxy.in_flight(server.address)
+        except ProxyUnavailable:
+            return None
+
+    async def _is_wanted(self, server: Server, traffic: Traffic) -> bool:
+        if server.phase is not ServerPhase.STARTING:
+            return False
+        if server.rollout_id is not None:
+            rollout = await self._context.store.get(Rollout, server.rollout_id)
+            return not rollout.phase.terminal
+        return traffic.active is not None and traffic.active.server_id == server.replaces
+
+    async def _move(
+        self, server: Server, phase: ServerPhase, reason: str, workload: WorkloadState | None
+    ) -> None:
+        match phase:
+            case ServerPhase.READY:
+                update = self._servers.has_traffic(server)
+            case ServerPhase.RETIRING:
+                update = self._servers.lost_traffic(server)
+            case ServerPhase.DRAINING:
+                update = self._servers.send_away(server, reason)
+            case ServerPhase.STOPPED:
+                await self._bury(server, workload)
+                return
+            case _:
+                update = self._ledger.moved(server, reason, phase=phase)
+        await self._ledger.apply(update)
+
+    async def _bury(self, server: Server, workload: WorkloadState | None) -> None:
+        """A server that ended by itself: keep its last words, then its remains can go."""
+        how = f"exit={workload.exit_code}" if workload else "it is gone"
+        await self._ledger.move(
+            server,
+            f"server {server.name} has ended ({how})",
+            phase=ServerPhase.STOPPED,
+            exit_code=workload.exit_code if workload else None,
+            out_of_memory=workload.out_of_memory if workload else None,
+            logs_tail=await self._context.runtime.logs(server.id, LOG_TAIL_BYTES) or None,
+        )
+        await self._context.runtime.remove(server.id)
+
+    async def _stop(self, server: Server) -> None:
+        """Only a draining server comes here, and nothing ever gives one traffic again."""
+        await self._context.runtime.stop(server.id, self._context.policy.stop_grace)
+        await self._context.runtime.remove(server.id)
+        await self._ledger.move(server, f"server {server.name} is stopped", phase=ServerPhase.STOPPED)
+
+    async def _follow_alias(self, endpoint: str, traffic: Traffic) -> None:
+        known = await self._context.store.get(Endpoint, endpoint)
+        if traffic.active is not None and not alias_follows(known, traffic.active):
+            await sync_alias(self._context, endpoint)
