@@ -27,6 +27,7 @@ LATEST = "latest"  # MLflow answers to this name with the highest version and le
 class MemoryRegistry:
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
+        self._runs_made = 0
         self._runs_of_trainings: dict[tuple[str, str], str] = {}
         self._deleted_experiments: set[str] = set()
         self._logged: dict[str, list[str]] = {}  # run id -> model URIs, oldest first
@@ -113,7 +114,8 @@ class MemoryRegistry:
             raise InvalidRequest(f"the experiment {experiment!r} is deleted; no run was made")
         key = (experiment, training_id)
         if key not in self._runs_of_trainings:
-            run_id = f"{len(self._runs) + 1:032x}"
+            self._runs_made += 1
+            run_id = f"{self._runs_made:032x}"
             self._runs[run_id] = Run(run_id, RunStatus.RUNNING, tags=tags | {TRAINING_TAG: training_id})
             self._runs_of_trainings[key] = run_id
         return self._runs_of_trainings[key]

@@ -273,6 +273,8 @@ class MlflowRegistry:
         """MLflow ties a version to a logged model by id, and to a run's artifacts by their real address."""
         scheme, _, rest = model_uri.partition(":/")
         if scheme == "models" and rest.startswith("m-"):
+            # Asked first, since a version of a model that is not there makes the server fail with 500.
+            await self._rest.get(f"logged-models/{rest}")
             return {"source": model_uri, "model_id": rest}
         if scheme != "runs":
             return {"source": model_uri}
