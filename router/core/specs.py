@@ -63,7 +63,7 @@ class Resources(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     cpus: float | None = Field(default=None, gt=0, le=1024, allow_inf_nan=False)
-    memory: Annotated[int | None, BeforeValidator(read_memory), Field(ge=4 * 1024 * 1024)] = None  # bytes
+    memory: Annotated[Annotated[int, Field(ge=4 * 1024 * 1024)] | None, BeforeValidator(read_memory)] = None
     pids: int | None = Field(default=None, ge=1)
     required: bool = True
 
