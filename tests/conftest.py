@@ -8,6 +8,7 @@ import pytest
 
 from tests.services.caddy import Caddy, run_caddy, short_directory
 from tests.services.mlflow_server import MlflowServer, run_mlflow_server
+from tests.services.postgres import Postgres, run_postgres
 
 StartCaddy = Callable[[Path, Path], Caddy]
 
@@ -21,6 +22,13 @@ def anyio_backend() -> str:
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """Shared: a test that stops it must use one of its own (`run_mlflow_server`)."""
     with run_mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Shared: each test makes a database of its own in it."""
+    with run_postgres() as server:
         yield server
 
 

@@ -17,6 +17,7 @@ from router.core.errors import StoreUnavailable, UnsupportedSetting
 
 READERS = 2
 CONNECTIONS = READERS + 1
+AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 WRITING = "switchyard_writing"  # execution option: this connection's transactions are writes
 # Any number that other programs in the same database are unlikely to lock: "swyd" in ASCII.
 POSTGRES_WRITER_LOCK = 0x73777964
@@ -28,12 +29,11 @@ class Database:
     def __init__(self, url: str, patience: float) -> None:
         """`patience`: seconds to wait for somebody else's lock."""
         parsed = _parse(url)
-        self.name = parsed.set(password=None, query={}).render_as_string()
-        self.file = Path(str(parsed.database)).absolute() if parsed.get_backend_name() == "sqlite" else None
+        backend = parsed.get_backend_name()
+        self.name = parsed.set(drivername=backend, password=None, query={}).render_as_string()
+        self.file = Path(str(parsed.database)).absolute() if backend == "sqlite" else None
         self._engine = _sqlite(parsed, patience) if self.file else _postgresql(parsed, patience)
-        self.reads = (
-            self._engine if self.file else self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        )
+        self.reads = self._engine if self.file else self._engine.execution_options(**AUTOCOMMIT)
         self.writes = self._engine.execution_options(**{WRITING: True})
 
     def prepare(self) -> None:
@@ -88,9 +88,11 @@ def _sqlite(url: URL, patience: float) -> Engine:
 def _postgresql(url: URL, patience: float) -> Engine:
     # Without a limit, a connection to a machine that is gone would wait for many minutes.
     limits = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
-    # The ping replaces connections that a restart of the server has cut.
-    engine = _create_engine(url, connect_args=limits | dict(url.query), pool_pre_ping=True)
-    milliseconds = int(patience * 1000)
+    unset = {name: value for name, value in limits.items() if name not in url.query}
+    # A stricter level would show a writer what there was before it waited for its turn. The ping replaces
+    # connections that a restart of the server has cut.
+    engine = _create_engine(url, connect_args=unset, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    milliseconds = max(1, int(patience * 1000))  # 0 would mean for ever
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:
@@ -101,12 +103,8 @@ def _postgresql(url: URL, patience: float) -> Engine:
             cursor.execute("SET idle_in_transaction_session_timeout = '30s'")
         connection.commit()
 
-    _begin_writes_with(
-        engine,
-        lambda connection: connection.exec_driver_sql(
-            f"SELECT pg_advisory_xact_lock({POSTGRES_WRITER_LOCK})"
-        ),
-    )
+    take_turn = f"SELECT pg_advisory_xact_lock({POSTGRES_WRITER_LOCK})"
+    _begin_writes_with(engine, lambda connection: connection.exec_driver_sql(take_turn))
     return engine
 
 

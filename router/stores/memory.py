@@ -134,7 +134,7 @@ def _insert(state: State, record: Stored) -> None:
     rows[record.id] = Row(len(rows), record, encode(record))
 
 
-def _update(state: State, change: Update) -> None:
+def _update(state: State, change: Update[Record]) -> None:
     before, after = as_stored_pair(change.before, change.after)
     rows = state.rows[type(before)]
     row = rows.get(before.id)

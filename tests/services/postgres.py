@@ -1,0 +1,116 @@
+"""A real PostgreSQL: a throw-away cluster on a unix socket, with a database for whoever asks."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from tests.services.caddy import short_directory
+from tests.services.processes import ServiceProcess
+
+USER = "switchyard"
+
+
+class Postgres:
+    """One cluster with data of its own; stopped and started again it keeps its data and its socket."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory  # on a short path, since the socket is in it
+        binaries = find_binaries()
+        as_server = _as_server_user(directory)
+        data = directory / "data"
+        initdb = ["-D", str(data), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(
+            [*as_server, str(binaries / "initdb"), *initdb], check=True, capture_output=True, cwd=directory
+        )
+        options = ["-D", str(data), "-k", str(directory), "-c", "listen_addresses="]
+        self._process = ServiceProcess(
+            [*as_server, str(binaries / "postgres"), *options],
+            {"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            directory / "postgres.log",
+        )
+        self._numbers = count(1)
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://{USER}@/{database}?host={self.directory}"
+
+    def start(self) -> None:
+        self._process.start(self._answers)
+
+    def stop(self) -> None:
+        """The fast way: it ends whoever is connected, where SIGTERM would wait for them."""
+        if self._process.running:
+            os.kill(self._process.pid, signal.SIGINT)
+        self._process.stop()
+
+    def create_database(self, tablespace: Path | None = None) -> str:
+        """An empty one, in a directory of the server user's if one is given. Returns its URL."""
+        name = f"test_{next(self._numbers)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+            if tablespace is not None:
+                where = sql.Identifier(f"space_{name}")
+                location = sql.Literal(str(tablespace))
+                connection.execute(sql.SQL("CREATE TABLESPACE {} LOCATION {}").format(where, location))
+                create += sql.SQL(" TABLESPACE {}").format(where)
+            connection.execute(create)
+        return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """With its tablespace, if it has one of its own."""
+        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(name))))
+            space = sql.Identifier(f"space_{name}")
+            connection.execute(sql.SQL("DROP TABLESPACE IF EXISTS {}").format(space))
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url()).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def find_binaries() -> Path:
+    """Debian keeps them off PATH, one directory per version."""
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).resolve().parent
+    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+    if not packaged:
+        raise RuntimeError("these tests need PostgreSQL: scripts/get-postgres")
+    return packaged[-1]
+
+
+def give_to_server_user(directory: Path) -> None:
+    """PostgreSQL refuses to run as root, so under root its files belong to the user that its package made."""
+    if os.geteuid() == 0:
+        account = pwd.getpwnam("postgres")
+        os.chown(directory, account.pw_uid, account.pw_gid)
+
+
+def _as_server_user(directory: Path) -> list[str]:
+    give_to_server_user(directory)
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+
+
+@contextmanager
+def run_postgres() -> Iterator[Postgres]:
+    with short_directory() as directory:
+        postgres = Postgres(directory)
+        try:
+            postgres.start()
+            yield postgres
+        finally:
+            postgres.stop()
