@@ -1,0 +1,301 @@
+"""Everything that the environment says to the router; no other module reads it.
+
+The text below a setting is its documentation. A value that cannot be honoured is refused at the start, by
+name. An empty variable counts as unset.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from router.core.errors import SwitchyardError
+
+
+class InvalidSettings(SwitchyardError):
+    """A setting of the router cannot be honoured."""
+
+    code = "invalid_settings"
+
+
+# What a trainer or server gets of the router's own environment: what any program needs to run, to be found,
+# to reach the network, and to be let in by MLflow. The router's other secrets stay with it.
+INHERITED = (
+    *("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+    *("MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+)
+BUILD_PREFIXES = ("UV_", "PIP_")
+
+MAX_SOCKET_PATH = 100  # bytes; the system's limit is 104 to 108
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./@+,=~-]*")
+_ALIAS = re.compile(r"(?!(?:v\d+|latest)\Z)[A-Za-z0-9_-]{1,255}", re.IGNORECASE)
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:]+\]")
+
+
+def read_path(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def read_folder(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"must be a folder, but {path} is a file")
+    return path
+
+
+def read_caddy_path(path: Path) -> Path:
+    if not _PLAIN_PATH.fullmatch(str(path)):
+        raise ValueError(
+            f"Caddy takes only letters, digits and `_./@+,=~-` in it: {path} (it may follow from STATE_PATH)"
+        )
+    return path
+
+
+def read_socket(value: object) -> object:
+    """Caddy's way of writing a unix socket (`unix//run/caddy.sock`), a URL (`unix:///...`), or its path."""
+    if not isinstance(value, str):
+        return value
+    path = re.sub(r"^unix(?:/|:(?://)?)(?=/)", "", value)
+    if not path.startswith("/"):
+        raise ValueError(
+            "must be a unix socket, such as unix//run/caddy/admin.sock: the admin API is not for a network"
+        )
+    return Path(path)
+
+
+def check_socket(path: Path) -> Path:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(
+            f"the path is longer than {MAX_SOCKET_PATH} bytes: {path} (it may follow from STATE_PATH)"
+        )
+    return path
+
+
+def read_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
+
+
+def read_host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError("must be a host's name or address, without a scheme or port")
+    return value
+
+
+def read_ports(value: object) -> object:
+    """`20000-29999` to a range that has both ends."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", value)
+    ports = range(int(match[1]), int(match[2]) + 1) if match else range(0)
+    if len(ports) < 10 or ports[0] < 1024 or ports[-1] > 65535:
+        raise ValueError("must be a range of at least 10 ports between 1024 and 65535, such as 20000-29999")
+    return ports
+
+
+def read_alias(value: str) -> str:
+    if not _ALIAS.fullmatch(value):
+        raise ValueError(
+            "must be an alias that MLflow takes: letters, digits, `_` and `-`, not `latest` or `v1`"
+        )
+    return value
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Ports = Annotated[range, NoDecode, BeforeValidator(read_ports)]
+FilePath = Annotated[Path, AfterValidator(read_path)]
+Folder = Annotated[Path, AfterValidator(read_path), AfterValidator(read_folder)]
+CaddyPath = Annotated[Path, AfterValidator(read_path), AfterValidator(read_caddy_path)]
+Socket = Annotated[
+    Path, BeforeValidator(read_socket), AfterValidator(read_caddy_path), AfterValidator(check_socket)
+]
+Url = Annotated[str, AfterValidator(read_url)]
+Host = Annotated[str, AfterValidator(read_host)]
+Alias = Annotated[str, AfterValidator(read_alias)]
+
+
+class Settings(BaseSettings):
+    """Each field is read from the variable of its name in capitals."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+    )
+
+    # --- where the router listens -----------------------------------------------------------------
+    router_host: Host = "127.0.0.1"
+    """Address on which the router's own API listens. It has no login: keep it off public networks."""
+
+    router_port: Port = 8000
+    """Port of the router's own API."""
+
+    # --- what it drives ---------------------------------------------------------------------------
+    runtime: Literal["process"] = "process"
+    """Where trainers and servers run. `process`: as child processes on this machine."""
+
+    proxy: Literal["caddy_slots", "caddy_admin"] = "caddy_slots"
+    """How Caddy learns of a switch. `caddy_slots`: from the slot directories, without losing a request;
+    `caddy_admin`: by its admin API, for a Caddy that shares no disk with the router, at the cost of a few."""
+
+    # --- MLflow -----------------------------------------------------------------------------------
+    mlflow_service_port: Port = 9010
+    """Port on which people reach MLflow's pages on PUBLIC_HOST."""
+
+    mlflow_tracking_uri: Url = Field(
+        default_factory=lambda data: f"http://127.0.0.1:{data['mlflow_service_port']}"
+    )
+    """MLflow's address for the router, trainers and servers. By default on MLFLOW_SERVICE_PORT of this
+    machine."""
+
+    mlflow_public_url: Url | None = None
+    """MLflow's address as people open it. By default MLFLOW_SERVICE_PORT on PUBLIC_HOST."""
+
+    production_alias: Alias = "deployed"
+    """Alias in the registry that follows the version that serves."""
+
+    # --- files ------------------------------------------------------------------------------------
+    project_root: Folder = Path()
+    """Folder to which the `source` of a trainer spec, and the folders in its `image_options`, are relative.
+    By default the working directory."""
+
+    specs_path: FilePath = Path("specs")
+    """Folder of trainer specs (`*.yaml`, `*.yml`, `*.json`), or one such file. Read again when it changes."""
+
+    state_path: Folder = Path(".switchyard/state")
+    """Folder of everything that the router must find again after a restart. Back it up as a whole."""
+
+    store_url: str = Field(
+        default_factory=lambda data: f"sqlite:///{data['state_path'] / 'switchyard.db'}", repr=False
+    )
+    """Database of the router's records: `sqlite:///PATH` or `postgresql://...`. By default a file in
+    STATE_PATH."""
+
+    # --- Caddy ------------------------------------------------------------------------------------
+    slots_path: CaddyPath = Field(default_factory=lambda data: data["state_path"] / "slots")
+    """Slot directories, which say who gets the traffic. Caddy must see them under the same path. By default
+    in STATE_PATH."""
+
+    caddy_config_path: CaddyPath = Field(default_factory=lambda data: data["state_path"] / "caddy.json")
+    """File that the router writes Caddy's whole configuration to, and that Caddy starts from. By default in
+    STATE_PATH."""
+
+    access_log_path: CaddyPath = Field(default_factory=lambda data: data["state_path"] / "access.log")
+    """Caddy's access log, from which the router knows how servers answer. By default in STATE_PATH."""
+
+    proxy_admin_url: Socket = Field(default_factory=lambda data: data["state_path"] / "caddy-admin.sock")
+    """Unix socket of Caddy's admin API, as `unix//run/caddy/admin.sock` or as a path. Only Caddy and the
+    router may reach it. By default in STATE_PATH."""
+
+    proxy_public_port: Port = 9000
+    """Port on which users reach the models."""
+
+    proxy_idle_port: Port = 9001
+    """Port on 127.0.0.1 on which Caddy answers itself that no model is serving yet."""
+
+    public_host: Host = "localhost"
+    """Host name by which users reach PROXY_PUBLIC_PORT; it appears in `public_url`."""
+
+    # --- trainers and servers ---------------------------------------------------------------------
+    trainer_image: str | None = None
+    """Source folder of trainers whose spec names none."""
+
+    serve_image: str | None = None
+    """Source folder of servers for models whose trainer's spec names none."""
+
+    serve_port: Port | None = None
+    """Port inside a serving container. Refused under RUNTIME=process, where PROCESS_PORTS takes its place."""
+
+    process_ports: Ports = range(20000, 30000)
+    """Ports for servers under RUNTIME=process, first and last: `20000-29999`."""
+
+    trainer_timeout_sec: float = Field(default=3600, gt=0, le=366 * 86_400, allow_inf_nan=False)
+    """Seconds after which a training is stopped, for specs without `timeout`."""
+
+    health_timeout_sec: float = Field(default=120, ge=1, le=900, allow_inf_nan=False)
+    """Seconds that a candidate has to answer its first prediction, for requests without
+    `wait_ready_seconds`."""
+
+    drain_grace_sec: float = Field(default=30, ge=0, le=3600, allow_inf_nan=False)
+    """Seconds that a server which is to be stopped has to finish the requests inside it."""
+
+    warm_seconds: float = Field(default=3600, ge=0, le=30 * 86_400, allow_inf_nan=False)
+    """Seconds that the previous server is kept running after a rollout, so that a rollback is instant."""
+
+    # --- logs -------------------------------------------------------------------------------------
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level of the router's own log lines."""
+
+    log_format: Literal["console", "json"] = "console"
+    """Log lines for people (`console`) or for a collector (`json`). Both go to standard error."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """From the environment. Raises InvalidSettings with a line for each wrong variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise InvalidSettings("\n".join(_describe(error)), hint="the router was not started") from error
+        except SettingsError as error:
+            raise InvalidSettings(str(error), hint="the router was not started") from error
+
+    @model_validator(mode="after")
+    def refuse_contradictions(self) -> Self:
+        if self.serve_port is not None:
+            raise ValueError("SERVE_PORT: has no meaning under RUNTIME=process; set PROCESS_PORTS instead")
+        ports: dict[int, str] = {}
+        for name in ("router_port", "proxy_public_port", "proxy_idle_port", "mlflow_service_port"):
+            port = getattr(self, name)
+            if port in ports:
+                raise ValueError(f"{name.upper()}: the port {port} is that of {ports[port]} too")
+            if port in self.process_ports:
+                raise ValueError(f"PROCESS_PORTS: the range holds the port {port} of {name.upper()}")
+            ports[port] = name.upper()
+        return self
+
+    @property
+    def public_url(self) -> str:
+        return f"http://{self.public_host}:{self.proxy_public_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """As people open it."""
+        return self.mlflow_public_url or f"http://{self.public_host}:{self.mlflow_service_port}"
+
+    @staticmethod
+    def child_environment() -> dict[str, str]:
+        """What trainers and servers inherit of the router's environment."""
+        return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+    @classmethod
+    def build_environment(cls) -> dict[str, str]:
+        """What installing a source's packages needs: the same, and where packages come from."""
+        index = {name: value for name, value in os.environ.items() if name.startswith(BUILD_PREFIXES)}
+        return {**cls.child_environment(), **index}
+
+    @staticmethod
+    def spec_variables() -> dict[str, str]:
+        """What `${VAR}` in trainer specs may stand for: the router's whole environment."""
+        return dict(os.environ)
+
+
+def _describe(error: ValidationError) -> list[str]:
+    lines = []
+    for found in error.errors(include_url=False, include_input=False, include_context=False):
+        if found["type"] == "default_factory_not_called":
+            continue  # follows from another variable's mistake, which has its own line
+        name = str(found["loc"][0]).upper() if found["loc"] else ""
+        message = found["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {message}" if name else message)
+    return lines
