@@ -63,6 +63,12 @@ class ServiceProcess:
                 self._process.wait(grace_seconds)
         self.kill()
 
+    def wait(self, deadline_seconds: float) -> int:
+        """The exit status, a signal's number negative; raises subprocess.TimeoutExpired."""
+        if self._process is None:
+            raise RuntimeError("the service has not been started")
+        return self._process.wait(deadline_seconds)
+
     def kill(self) -> None:
         """SIGKILL to the whole group, as a machine that runs out of memory would."""
         if self._process is None:

@@ -4,6 +4,7 @@ import threading
 
 import httpx
 import pytest
+
 from modelkit.serve.answers import Answer, Predict
 from modelkit.serve.app import make_app
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from modelkit.settings import RunSettings, ServeSettings, SettingsError, TrainingSettings, read_settings
 from pydantic import Field
+
+from modelkit.settings import RunSettings, ServeSettings, SettingsError, TrainingSettings, read_settings
 
 
 class ForestSettings(TrainingSettings):
@@ -58,7 +59,9 @@ def test_an_empty_variable_counts_as_unset(nothing: str) -> None:
         ("RANDOM_STATE", "4294967296", "less than 4294967296"),
     ],
 )
-def test_an_error_names_the_variable_its_value_and_what_is_wrong(variable: str, value: str, reason: str) -> None:
+def test_an_error_names_the_variable_its_value_and_what_is_wrong(
+    variable: str, value: str, reason: str
+) -> None:
     with pytest.raises(SettingsError, match=f"^{variable}='{value}': .*{reason}"):
         read_settings(ForestSettings, {variable: value})
 
@@ -75,12 +78,12 @@ def test_a_long_value_is_not_repeated_whole() -> None:
 
 
 def test_a_training_needs_to_know_its_mlflow_server() -> None:
-    with pytest.raises(SettingsError, match="^MLFLOW_TRACKING_URI is not set$"):
+    with pytest.raises(SettingsError, match=r"^MLFLOW_TRACKING_URI is not set$"):
         read_settings(RunSettings, {})
 
 
 def test_a_server_needs_to_know_its_model() -> None:
-    with pytest.raises(SettingsError, match="^SERVE_MODEL_URI is not set$"):
+    with pytest.raises(SettingsError, match=r"^SERVE_MODEL_URI is not set$"):
         read_settings(ServeSettings, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9010"})
 
 

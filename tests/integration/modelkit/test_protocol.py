@@ -1,0 +1,111 @@
+"""/invocations of the reference server, beside `mlflow models serve` with the same model."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from scripts.service_commands import MLFLOW, mlflow_environment
+from tests.integration.modelkit.bodies import (
+    ACCEPTED,
+    OTHERS,
+    REFUSED,
+    REFUSED_OTHERWISE,
+    SPLIT,
+)
+from tests.integration.modelkit.serving import ModelServer
+from tests.integration.modelkit.tracking import Tracking, TrainedVersion
+
+
+@pytest.fixture(scope="module")
+def mlflow_scoring(
+    trained: TrainedVersion, tracking: Tracking, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelServer]:
+    def command(port: int) -> list[str]:
+        options = ["--env-manager=local", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
+        return [str(MLFLOW), "models", "serve", f"--model-uri={trained.uri}", *options]
+
+    environment = {**mlflow_environment(), "MLFLOW_TRACKING_URI": tracking.url, "PYTHONHASHSEED": "0"}
+    # The command finds uvicorn by PATH.
+    environment["PATH"] = f"{MLFLOW.parent}:{environment['PATH']}"
+    with ModelServer(command, lambda _port: environment, tmp_path_factory.mktemp("mlflow-scoring")) as server:
+        yield server
+
+
+def assert_alike(ours: httpx.Response, theirs: httpx.Response) -> None:
+    """In all but MLflow's traceback and the last digits of a forest's mean.
+
+    MLflow's server adds its trees up in the order in which threads finish them.
+    """
+    assert ours.status_code == theirs.status_code
+    assert ours.headers["content-type"] == theirs.headers["content-type"]
+    if not theirs.text.startswith("{"):
+        assert ours.text == theirs.text
+    elif "predictions" in theirs.json():
+        assert ours.json().keys() == theirs.json().keys()
+        assert ours.json()["predictions"] == pytest.approx(theirs.json()["predictions"], rel=1e-12)
+    else:
+        assert without_traceback(ours) == without_traceback(theirs)
+
+
+def without_traceback(answer: httpx.Response) -> dict[str, object]:
+    return {key: value for key, value in answer.json().items() if key != "stack_trace"}
+
+
+@pytest.mark.parametrize("name", [*ACCEPTED, *REFUSED])
+def test_a_json_body_is_answered_as_mlflow_answers_it(
+    server: ModelServer, mlflow_scoring: ModelServer, name: str
+) -> None:
+    body = json.dumps((ACCEPTED | REFUSED)[name]).encode()
+    ours = server.invoke(body)
+    assert_alike(ours, mlflow_scoring.invoke(body))
+    assert ours.status_code == (200 if name in ACCEPTED else 400)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_other_body_is_answered_as_mlflow_answers_it(
+    server: ModelServer, mlflow_scoring: ModelServer, name: str
+) -> None:
+    content_type, body = OTHERS[name]
+    ours = server.invoke(body, content_type)
+    assert_alike(ours, mlflow_scoring.invoke(body, content_type))
+    assert ours.status_code < 500
+
+
+@pytest.mark.parametrize("path", ["/ping", "/health", "/version", "/elsewhere", "/invocations"])
+def test_every_other_get_is_answered_as_mlflow_answers_it(
+    server: ModelServer, mlflow_scoring: ModelServer, path: str
+) -> None:
+    assert_alike(server.client.get(path), mlflow_scoring.client.get(path))
+
+
+@pytest.mark.parametrize("name", REFUSED_OTHERWISE)
+def test_a_body_that_makes_mlflow_fail_is_refused_as_the_callers_fault(
+    server: ModelServer, name: str
+) -> None:
+    answer = server.invoke(REFUSED_OTHERWISE[name])
+    assert answer.status_code == 400
+    assert answer.json()["error_code"] in {"BAD_REQUEST", "INVALID_PARAMETER_VALUE"}
+    assert answer.json()["message"]
+
+
+def test_a_request_without_a_content_type_is_told_to_bring_one(server: ModelServer) -> None:
+    answer = server.invoke(b"{}", None)
+    assert answer.status_code == 415
+    assert answer.text.startswith("Content-Type is missing")
+
+
+def test_a_refused_request_leaves_the_connection_and_the_server_as_they_were(server: ModelServer) -> None:
+    for body in REFUSED_OTHERWISE.values():
+        server.invoke(body)
+    answer = server.invoke(json.dumps({"dataframe_split": SPLIT}).encode())
+    assert len(answer.json()["predictions"]) == 2
+
+
+def test_the_models_own_example_is_a_ready_request(
+    server: ModelServer, trained: TrainedVersion, tracking: Tracking
+) -> None:
+    answer = server.invoke(tracking.model_file(trained, "serving_input_example.json").encode())
+    assert answer.status_code == 200
+    assert all(25 <= value <= 346 for value in answer.json()["predictions"])

@@ -1,0 +1,161 @@
+"""The life of a reference server: what it needs to start, how it waits, how it ends."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.modelkit.bodies import SPLIT
+from tests.integration.modelkit.conftest import Serve, Train
+from tests.integration.modelkit.serving import ModelServer
+from tests.integration.modelkit.tracking import Tracking, TrainedVersion
+from tests.services.processes import POLL_SECONDS
+
+REQUEST = json.dumps({"dataframe_split": SPLIT}).encode()
+DEADLINE = 60  # seconds
+
+# Its prediction says that it has begun and then waits to be released, both through files of its folder.
+PATIENT = """
+import time
+from pathlib import Path
+
+from modelkit.train import Dataset, TrainingSettings, run_training
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.datasets import load_diabetes
+
+FOLDER = Path({folder!r})
+
+
+class Patient(RegressorMixin, BaseEstimator):
+    def fit(self, features, target):
+        self.is_fitted_ = True
+        return self
+
+    def predict(self, features):
+        (FOLDER / "begun").touch()
+        while not (FOLDER / "released").exists():
+            time.sleep(0.01)
+        return [1.5] * len(features)
+
+
+if __name__ == "__main__":
+    run_training(
+        settings=TrainingSettings,
+        build=lambda settings: Patient(),
+        built_in=lambda: Dataset("diabetes", load_diabetes(as_frame=True).frame),
+        experiment="patience",
+        model_name="Patient",
+    )
+"""
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not happened():
+        assert time.monotonic() < deadline, "it has not happened in time"
+        time.sleep(POLL_SECONDS)
+
+
+@pytest.fixture
+def patient(train: Train, serve: Serve, tracking: Tracking, tmp_path: Path) -> Iterator[ModelServer]:
+    (tmp_path / "train.py").write_text(PATIENT.format(folder=str(tmp_path)))
+    (tmp_path / "released").touch()
+    run_id = tracking.create_run("patience")
+    process = train(source=tmp_path, MLFLOW_RUN_ID=run_id)
+    assert process.returncode == 0, process.stderr
+    (tmp_path / "begun").unlink()
+    (tmp_path / "released").unlink()
+    with serve(tracking.version_of_run(run_id).uri) as server:
+        yield server
+        (tmp_path / "released").touch()
+
+
+def test_sigterm_ends_a_server_after_its_last_answer(patient: ModelServer, tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(patient.invoke, REQUEST)
+        wait_until(lambda: (tmp_path / "begun").exists())
+        patient.terminate()
+        wait_until(lambda: not patient.listening)
+        assert patient.running
+        assert not slow.done()
+        (tmp_path / "released").touch()
+        assert slow.result(DEADLINE).json() == {"predictions": [1.5, 1.5]}
+    assert patient.wait(DEADLINE) == 0
+
+
+def test_a_server_answers_health_checks_while_predictions_take_their_time(
+    patient: ModelServer, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(patient.invoke, REQUEST)
+        wait_until(lambda: (tmp_path / "begun").exists())
+        assert httpx.get(f"{patient.url}/ping", timeout=DEADLINE).status_code == 200
+        (tmp_path / "released").touch()
+        assert slow.result(DEADLINE).status_code == 200
+
+
+def test_an_idle_server_ends_at_once_with_0_and_leaves_no_files(
+    serve: Serve, trained: TrainedVersion, tmp_path: Path
+) -> None:
+    with serve(trained.uri, TMPDIR=str(tmp_path)) as server:
+        assert list(tmp_path.iterdir()) != []
+        server.terminate()
+        assert server.wait(DEADLINE) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_keeps_an_idle_connection_for_longer_than_5_seconds(server: ModelServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: model\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.settimeout(5.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+
+
+def test_a_server_says_what_it_serves(serve: Serve, trained: TrainedVersion) -> None:
+    information = {"MODEL_NAME": "Shared", "MODEL_VERSION": "1", "MLFLOW_RUN_ID": "r1", "SERVER_ID": "s1"}
+    with serve(trained.uri, **information) as server:
+        assert f"serving {trained.uri} (Shared version 1, run r1, server s1)" in server.log
+
+
+def test_a_server_reads_a_version_by_its_alias(
+    serve: Serve, trained: TrainedVersion, tracking: Tracking
+) -> None:
+    tracking.set_alias(trained, "deployed")
+    with serve(f"models:/{trained.name}@deployed") as server:
+        assert server.invoke(REQUEST).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("model_uri", "variables", "reason"),
+    [
+        ("models:/Shared/999", {}, "models:/Shared/999 cannot be loaded: "),
+        ("models:/Unknown/1", {}, "models:/Unknown/1 cannot be loaded: "),
+        ("nowhere", {}, "nowhere cannot be loaded: "),
+        ("", {}, "SERVE_MODEL_URI is not set"),
+        ("models:/Shared/1", {"SERVE_PORT": "many"}, "SERVE_PORT='many': input should be a valid integer"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_one_line_and_exits_with_1(
+    serve: Serve,
+    trained: TrainedVersion,
+    model_uri: str,
+    variables: dict[str, str],
+    reason: str,
+) -> None:
+    with serve(model_uri, await_answers=False, **variables) as server:
+        assert server.wait(DEADLINE) == 1
+        assert reason in server.log
+        assert "Traceback" not in server.log
+
+
+def test_a_port_that_is_taken_is_named(serve: Serve, server: ModelServer) -> None:
+    with serve("models:/Shared/1", await_answers=False, SERVE_PORT=str(server.port)) as other:
+        assert other.wait(DEADLINE) == 1
+        assert f"SERVE_PORT={server.port}: Address already in use" in other.log

@@ -1,0 +1,161 @@
+"""The reference trainer, run as a runtime runs it and as a person does."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.modelkit.conftest import Train
+from tests.integration.modelkit.tracking import Tracking, TrainedVersion
+
+
+def values(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {entry["key"]: entry["value"] for entry in entries}
+
+
+def write_table(path: Path, rows: int = 40) -> Path:
+    """Integer features and an integer target, `rows` of them."""
+    lines = [f"{i},{i % 7},{3 * i + i % 7}" for i in range(rows)]
+    path.write_text("\n".join(["size,kind,price", *lines]) + "\n")
+    return path
+
+
+def test_a_training_fills_the_run_it_was_given(trained: TrainedVersion, tracking: Tracking) -> None:
+    run = tracking.run(trained.run_id)
+    assert run["info"]["status"] == "FINISHED"
+    metrics = values(run["data"]["metrics"])
+    assert metrics.keys() == {"rmse", "mae", "r2"}
+    assert 40 < metrics["rmse"] < 80
+    assert metrics["mae"] < metrics["rmse"]
+    assert 0.2 < metrics["r2"] < 1
+    assert values(run["data"]["params"]) == {
+        "n_estimators": "20",
+        "max_depth": "5",
+        "test_size": "0.2",
+        "random_state": "42",
+        "dataset_path": "None",
+        "target_column": "target",
+    }
+
+
+def test_a_training_makes_no_run_beside_the_one_it_was_given(
+    trained: TrainedVersion, tracking: Tracking
+) -> None:
+    assert [run["info"]["run_id"] for run in tracking.runs("spine")] == [trained.run_id]
+
+
+def test_a_training_records_both_parts_of_its_data(trained: TrainedVersion, tracking: Tracking) -> None:
+    inputs = tracking.run(trained.run_id)["inputs"]["dataset_inputs"]
+    seen = {values(given["tags"])["mlflow.data.context"]: given["dataset"] for given in inputs}
+    assert seen.keys() == {"training", "testing"}
+    assert {dataset["name"] for dataset in seen.values()} == {"diabetes"}
+    assert seen["training"]["digest"] != seen["testing"]["digest"]
+    assert json.loads(seen["training"]["profile"])["num_rows"] == 353
+    assert json.loads(seen["testing"]["profile"])["num_rows"] == 89
+
+
+def test_the_version_belongs_to_the_run_and_has_the_name_asked_for(trained: TrainedVersion) -> None:
+    assert (trained.name, trained.version) == ("Shared", "1")
+
+
+def test_the_model_has_a_signature_and_a_ready_body_to_probe_it_with(
+    trained: TrainedVersion, tracking: Tracking
+) -> None:
+    description = tracking.model_file(trained, "MLmodel")
+    assert '"type": "double", "name": "bmi", "required": true' in description.replace("\n    ", " ")
+    body = json.loads(tracking.model_file(trained, "serving_input_example.json"))
+    assert len(body["dataframe_split"]["columns"]) == 10
+    assert len(body["dataframe_split"]["data"]) == 3
+
+
+def test_the_model_says_what_it_needs_to_be_loaded(trained: TrainedVersion, tracking: Tracking) -> None:
+    requirements = tracking.model_file(trained, "requirements.txt")
+    assert {line.partition("==")[0] for line in requirements.split()} == {
+        "mlflow",
+        "cloudpickle",
+        "numpy",
+        "pandas",
+        "scikit-learn",
+    }
+
+
+def test_run_by_hand_it_makes_a_run_and_an_experiment_of_its_own(train: Train, tracking: Tracking) -> None:
+    process = train(N_ESTIMATORS="5")
+    assert process.returncode == 0, process.stderr
+    (run,) = tracking.runs("diabetes_rf_demo")
+    assert run["info"]["status"] == "FINISHED"
+    assert tracking.version_of_run(run["info"]["run_id"]).name == "DiabetesRF"
+
+
+def test_a_table_of_ones_own_takes_the_place_of_the_built_in_one(
+    train: Train, tracking: Tracking, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "houses.csv")
+    process = train(
+        DATASET_PATH=str(table),
+        TARGET_COLUMN="price",
+        N_ESTIMATORS="5",
+        MLFLOW_EXPERIMENT="houses",
+        REGISTERED_MODEL_NAME="Houses",
+    )
+    assert process.returncode == 0, process.stderr
+    (run,) = tracking.runs("houses")
+    dataset = run["inputs"]["dataset_inputs"][0]["dataset"]
+    assert dataset["name"] == "houses"
+    assert str(table) in dataset["source"]
+    version = tracking.version_of_run(run["info"]["run_id"])
+    example = json.loads(tracking.model_file(version, "serving_input_example.json"))
+    assert example["dataframe_split"]["columns"] == ["size", "kind"]
+    # An integer column would refuse 1.0 and missing values.
+    assert '"long"' not in tracking.model_file(version, "MLmodel").partition("outputs")[0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("N_ESTIMATORS", "many", "N_ESTIMATORS='many': input should be a valid integer"),
+        ("MLFLOW_TRACKING_URI", "", "MLFLOW_TRACKING_URI is not set"),
+    ],
+)
+def test_a_wrong_setting_ends_the_training_with_one_line_that_names_it(
+    train: Train, variable: str, value: str, reason: str
+) -> None:
+    process = train(**{variable: value})
+    assert process.returncode == 1
+    assert reason in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        (
+            {"TARGET_COLUMN": "cost"},
+            "TARGET_COLUMN=cost: no such column in houses, which has size",
+        ),
+        ({"DATASET_PATH": "gone.csv"}, "DATASET_PATH=gone.csv: cannot be read: .*No such file"),
+        ({"DATASET_PATH": "houses.xlsx"}, "DATASET_PATH=houses.xlsx: not a CSV file"),
+        ({"TEST_SIZE": "0.001"}, "TEST_SIZE=0.001: leaves 1 of 40 rows of houses to test on"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_ends_the_training_and_fails_its_run(
+    train: Train, tracking: Tracking, tmp_path: Path, variables: dict[str, str], reason: str
+) -> None:
+    run_id = tracking.create_run("refused")
+    table = write_table(tmp_path / "houses.csv")
+    given = {"DATASET_PATH": str(table), "TARGET_COLUMN": "price", "MLFLOW_RUN_ID": run_id, **variables}
+    process = train(**given)
+    assert process.returncode == 1
+    assert re.search(reason, process.stderr), process.stderr
+    assert "Traceback" not in process.stderr
+    assert tracking.run(run_id)["info"]["status"] == "FAILED"
+    assert tracking.versions_of_run(run_id) == []
+
+
+def test_a_run_that_does_not_exist_is_named(train: Train) -> None:
+    process = train(MLFLOW_RUN_ID="0" * 32)
+    assert process.returncode == 1
+    assert f"refused run {'0' * 32}" in process.stderr
+    assert "Traceback" not in process.stderr
