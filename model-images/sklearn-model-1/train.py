@@ -8,7 +8,7 @@ from modelkit.train import Dataset, TrainingSettings, run_training
 
 
 class ForestSettings(TrainingSettings):
-    n_estimators: int = Field(default=200, ge=1, le=10_000)
+    n_estimators: int = Field(default=100, ge=1, le=10_000)
     max_depth: int | None = Field(default=None, ge=1)
 
 
