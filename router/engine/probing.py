@@ -38,13 +38,20 @@ class Proof:
 class Prober:
     """Talks to servers directly, past the proxy. Times in seconds."""
 
-    def __init__(self, clock: Clock, *, answer_timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        answer_timeout: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self._clock = clock
         # A connection of its own each time: a probe must not succeed on a socket that users could not get.
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(answer_timeout, connect=2.0),
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=False,
+            transport=transport,
         )
 
     async def close(self) -> None:

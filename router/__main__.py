@@ -1,0 +1,51 @@
+"""`python -m router`: the control plane as a process."""
+
+import logging
+import sys
+
+import structlog
+import uvicorn
+
+from router.core.errors import SwitchyardError
+from router.settings import Settings
+from router.wiring import build_app
+
+
+def configure_logs(settings: Settings) -> None:
+    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    if settings.log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def main() -> int:
+    try:
+        settings = Settings.load()
+        configure_logs(settings)
+        app = build_app(settings)
+    except SwitchyardError as error:
+        print(f"{error.message}\n{error.hint or ''}".rstrip(), file=sys.stderr)
+        return 2
+    uvicorn.run(
+        app,
+        host=settings.router_host,
+        port=settings.router_port,
+        log_level=settings.log_level,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

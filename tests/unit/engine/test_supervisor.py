@@ -1,0 +1,149 @@
+"""Servers that die, and routers that die: users go on getting the right model."""
+
+from pathlib import Path
+
+import pytest
+
+from router.core.errors import RegistryUnavailable
+from router.core.models import Endpoint, Server, ServerPhase
+from tests.unit.engine.yard import Yard
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path)
+
+
+async def test_the_warm_server_takes_over_when_the_active_one_dies(yard: Yard) -> None:
+    first, second = yard.add_version(), yard.add_version()
+    async with yard.run() as engine:
+        await yard.roll(engine, first)
+        rollout = await yard.roll(engine, second)
+        launches = len(yard.runtime.launched)
+        yard.runtime.end(str(rollout.server_id), 137)
+        await yard.clock.settle()
+        assert await yard.served_version() == first
+        assert await yard.alias() == first
+        assert len(yard.runtime.launched) == launches
+        await yard.clock.advance(1)
+        dead = await yard.server(rollout.server_id)
+        assert dead.phase is ServerPhase.STOPPED
+        assert dead.exit_code == 137
+
+
+async def test_without_a_warm_server_a_new_one_of_the_same_version_is_launched_and_proved(yard: Yard) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        rollout = await yard.roll(engine, version)
+        yard.answers.asked.clear()
+        yard.runtime.end(str(rollout.server_id), 137)
+        await yard.clock.settle()
+        active = (await yard.proxy.read_traffic("default")).active
+        assert active is not None
+        assert active.server_id != rollout.server_id
+        assert active.model_version == version
+        assert (active.server_id, "/invocations") in yard.answers.asked
+        assert active.address != (await yard.server(rollout.server_id)).address
+
+
+async def test_a_server_that_keeps_dying_is_replaced_with_growing_pauses(yard: Yard) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        await yard.roll(engine, version)
+        for _ in range(6):
+            active = (await yard.proxy.read_traffic("default")).active
+            assert active is not None
+            yard.runtime.end(active.server_id, 137)
+            await yard.clock.settle()
+        launched_at_once = len(yard.runtime.launched)
+        assert launched_at_once < 6
+        await yard.clock.advance(60)
+        assert len(yard.runtime.launched) > launched_at_once
+        active = (await yard.proxy.read_traffic("default")).active
+        assert active is not None
+        assert active.server_id in yard.runtime.running()
+
+
+async def test_what_a_rollout_has_just_retired_is_never_restarted(yard: Yard) -> None:
+    first, second = yard.add_version(), yard.add_version()
+    async with yard.run() as engine:
+        await yard.roll(engine, first)
+        rollout = await yard.roll(engine, second)
+        launches = len(yard.runtime.launched)
+        yard.runtime.end(str(rollout.previous_server_id), 1)
+        await yard.clock.advance(60)
+        assert len(yard.runtime.launched) == launches
+        assert (await yard.server(rollout.previous_server_id)).phase is ServerPhase.STOPPED
+        assert await yard.served_version() == second
+
+
+async def test_after_a_reboot_what_the_directories_name_comes_back(yard: Yard) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        rollout = await yard.roll(engine, version)
+    yard.runtime.end(str(rollout.server_id), None)
+    async with yard.run():
+        active = (await yard.proxy.read_traffic("default")).active
+        assert active is not None
+        assert active.model_version == version
+        assert active.server_id in yard.runtime.running()
+
+
+async def test_a_router_that_starts_beside_a_live_server_leaves_it_alone(yard: Yard) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        rollout = await yard.roll(engine, version)
+    async with yard.run():
+        await yard.clock.advance(60)
+        assert yard.runtime.running() == [rollout.server_id]
+        assert len(yard.runtime.launched) == 1
+
+
+async def test_the_alias_follows_when_the_registry_is_back(yard: Yard) -> None:
+    first, second = yard.add_version(), yard.add_version()
+    async with yard.run() as engine:
+        await yard.roll(engine, first)
+        rollout = await yard.roll(engine, second)
+        yard.registry.fail_with(RegistryUnavailable("away"))
+        yard.runtime.end(str(rollout.server_id), 137)
+        await yard.clock.settle()
+        assert await yard.served_version() == first
+        yard.registry.fail_with(None)
+        await yard.clock.advance(30)
+        assert await yard.alias() == first
+        endpoint = await yard.store.get(Endpoint, "default")
+        assert endpoint.alias_version == first
+
+
+async def test_a_leftover_without_a_record_is_removed(yard: Yard) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        rollout = await yard.roll(engine, version)
+        launched = yard.runtime.launched[0]
+        stray = type(launched)(**(launched.__dict__ | {"owner": "srv_stray", "name": "stray"}))
+        await yard.runtime.launch(stray)
+        await yard.clock.advance(15)
+        assert yard.runtime.running() == [rollout.server_id]
+
+
+async def test_a_server_that_only_the_directory_knows_is_adopted(yard: Yard) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        rollout = await yard.roll(engine, version)
+    yard.store = type(yard.store)()
+    async with yard.run():
+        await yard.clock.advance(15)
+        server = await yard.store.get(Server, str(rollout.server_id))
+        assert server.phase is ServerPhase.READY
+        assert await yard.served_version() == version
+        assert yard.runtime.running() == [rollout.server_id]
+
+
+async def test_a_router_that_finds_the_lock_taken_stands_by_until_it_is_free(yard: Yard) -> None:
+    yard.lock.held_by_another = True
+    async with yard.run() as engine:
+        await yard.clock.advance(5)
+        assert "lock" in engine.standing_by_because
+        yard.lock.held_by_another = False
+        await yard.clock.advance(1)
+        engine.require_lead()
