@@ -34,7 +34,7 @@ def main() -> int:
         configure_logs(settings)
         app = build_app(settings)
     except SwitchyardError as error:
-        print(f"{error.message}\n{error.hint or ''}".rstrip(), file=sys.stderr)
+        sys.stderr.write(f"{error.message}\n{error.hint or ''}".rstrip() + "\n")
         return 2
     uvicorn.run(
         app,

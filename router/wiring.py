@@ -13,9 +13,9 @@ from router.engine.ledger import Ledger
 from router.engine.probing import Prober
 from router.engine.spec_files import SpecFiles
 from router.proxies.base import Proxy
-from router.proxies.caddy_admin import CaddyAdminProxy
+from router.proxies.caddy_admin import CaddyAdmin
 from router.proxies.caddy_config import CaddyLayout
-from router.proxies.caddy_slots import CaddySlotsProxy
+from router.proxies.caddy_slots import CaddySlots
 from router.proxies.slot_lock import SlotLock
 from router.registries.base import Registry
 from router.registries.mlflow import MlflowRegistry
@@ -62,7 +62,7 @@ def build_proxy(settings: Settings) -> Proxy:
         admin_socket=settings.proxy_admin_url,
         access_log=settings.access_log_path,
     )
-    driver = CaddySlotsProxy if settings.proxy == "caddy_slots" else CaddyAdminProxy
+    driver = CaddySlots if settings.proxy == "caddy_slots" else CaddyAdmin
     return driver(layout=layout, slots=settings.slots_path, config_path=settings.caddy_config_path)
 
 

@@ -5,7 +5,6 @@ import asyncio
 import anyio
 from anyio.lowlevel import checkpoint
 
-
 # A cancellation travels through callbacks of the loop, which no task shows.
 QUIET_ROUNDS = 10
 

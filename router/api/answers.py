@@ -21,7 +21,9 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 
 def training_view(training: Training) -> dict[str, Any]:
-    return training.model_dump(mode="json", exclude=HIDDEN_TRAINING_FIELDS) | {"model_uri": training.model_uri}
+    return training.model_dump(mode="json", exclude=HIDDEN_TRAINING_FIELDS) | {
+        "model_uri": training.model_uri
+    }
 
 
 def rollout_view(rollout: Rollout) -> dict[str, Any]:
@@ -70,7 +72,9 @@ def accepted(location: str, **fields: Any) -> Response:
 
 def answer_training(training: Training) -> Response:
     if not training.phase.terminal:
-        return accepted(f"/admin/trainings/{training.id}", **training_fields(training), waiting_on=training.waiting_on)
+        return accepted(
+            f"/admin/trainings/{training.id}", **training_fields(training), waiting_on=training.waiting_on
+        )
     if training.phase is TrainingPhase.SUCCEEDED:
         return JSONResponse(jsonable_encoder(training_fields(training)))
     failure = training.failure or Failure(code="trainer_failed", message="the training failed")

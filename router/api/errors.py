@@ -36,7 +36,9 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # Without what was sent: it may be large, secret, or not expressible in JSON.
-        problems = [{"loc": found["loc"], "msg": found["msg"], "type": found["type"]} for found in error.errors()]
+        problems = [
+            {"loc": found["loc"], "msg": found["msg"], "type": found["type"]} for found in error.errors()
+        ]
         message = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in problems)
         return error_response(InvalidRequest.status, InvalidRequest.code, message, detail=problems)
 

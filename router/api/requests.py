@@ -39,7 +39,9 @@ class TrainBody(Body):
     )
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"wait_seconds": 600, "parameters": {"N_ESTIMATORS": 200, "MAX_DEPTH": 8}}]}
+        json_schema_extra={
+            "examples": [{"wait_seconds": 600, "parameters": {"N_ESTIMATORS": 200, "MAX_DEPTH": 8}}]
+        }
     )
 
 
@@ -52,7 +54,9 @@ class RollBody(Body):
     endpoint: EndpointName = DEFAULT_ENDPOINT
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "DiabetesRF", "ref": 1}, {"name": "DiabetesRF", "ref": "@champion"}]}
+        json_schema_extra={
+            "examples": [{"name": "DiabetesRF", "ref": 1}, {"name": "DiabetesRF", "ref": "@champion"}]
+        }
     )
 
 
@@ -82,4 +86,3 @@ def read_caller(request: Request, key: str | None, body: BaseModel) -> Caller:
     asked = f"{request.method} {request.url.path} {body.model_dump_json()}"
     name = request.client.host if request.client else None
     return Caller(name=name, key=key, fingerprint=hashlib.sha256(asked.encode()).hexdigest())
-

@@ -18,7 +18,7 @@ router = APIRouter(tags=["rollouts"])
 async def roll(
     request: Request, engine: EngineDep, body: RollBody, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Starts the version, proves it, switches, and answers at the switch. Active already: 200, nothing done."""
+    """Starts the version, proves it, switches, answers at the switch. Active already: 200, nothing done."""
     caller = read_caller(request, idempotency_key, body)
     wait: float | None = 0.0  # a repeat is told at once how things stand
     rollout_id = await engine.commands.recall(caller)
@@ -44,7 +44,7 @@ async def roll_back(
     body: RollbackBody | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """At once while the previous server is warm; otherwise its version is started again from the same image."""
+    """At once while the previous server is warm; otherwise its version is started again, same image."""
     body = body or RollbackBody()
     caller = read_caller(request, idempotency_key, body)
     wait: float | None = 0.0  # a repeat is told at once how things stand
@@ -81,7 +81,9 @@ async def show_rollout(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any
     return rollout_view(rollout) | {"logs_tail": tail or None}
 
 
-@router.post("/admin/rollouts/{rollout_id}/abort", status_code=202, summary="Stop a rollout before the switch")
+@router.post(
+    "/admin/rollouts/{rollout_id}/abort", status_code=202, summary="Stop a rollout before the switch"
+)
 async def abort(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
     await engine.commands.abort_rollout(rollout_id)
     return rollout_view(await engine.store.get(Rollout, rollout_id))

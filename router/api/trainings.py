@@ -29,14 +29,16 @@ async def train(
     body: TrainBody | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Waits for the end of the training, at most `wait_seconds`; then it answers 202, and the training goes on."""
+    """Waits for the end, at most `wait_seconds`; then it answers 202, and the training goes on."""
     wanted = _read_request(trainer, body, then_roll=False)
     training_id, wait = await _start(engine, request, wanted, body or TrainBody(), idempotency_key)
     return answer_training(await engine.wait_until(Training, training_id, _has_ended, wait))
 
 
 @router.post(
-    "/admin/train_then_roll/{trainer:path}", summary="Train a model, then switch users to it", responses=ACCEPTED
+    "/admin/train_then_roll/{trainer:path}",
+    summary="Train a model, then switch users to it",
+    responses=ACCEPTED,
 )
 async def train_then_roll(
     request: Request,
@@ -74,7 +76,9 @@ async def show_training(engine: EngineDep, training_id: RecordId) -> dict[str, A
     return training_view(training) | {"logs_tail": tail or None}
 
 
-@router.get("/admin/trainings/{training_id}/logs", response_class=PlainTextResponse, summary="Its log, as text")
+@router.get(
+    "/admin/trainings/{training_id}/logs", response_class=PlainTextResponse, summary="Its log, as text"
+)
 async def show_logs(engine: EngineDep, training_id: RecordId) -> str:
     """While it runs, the log's last 256 KiB; afterwards the tail that was kept."""
     training = await engine.store.get(Training, training_id)

@@ -203,7 +203,9 @@ class Server(Record):
     out_of_memory: bool | None = None
     warm_until: float | None = None
     drain_deadline: float | None = None
-    probe_body: str | None = None  # the prediction that proved it, to prove a replacement without the registry
+    probe_body: str | None = (
+        None  # the prediction that proved it, to prove a replacement without the registry
+    )
     logs_tail: str | None = None  # of a server that ended by itself
     reason: str | None = None  # why it is on its way out
 

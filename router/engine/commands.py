@@ -61,7 +61,7 @@ class Commands:
         self._reconciler = reconciler
 
     async def recall(self, caller: Caller) -> str | None:
-        """The id of what this caller's key has already made. Raises IdempotencyKeyReused for another request."""
+        """The id of what this key has made already. Raises IdempotencyKeyReused for another request."""
         if caller.key is None:
             return None
         claim = await self._context.store.claimed(caller.key)
@@ -158,7 +158,10 @@ class Commands:
 
     async def _is_active_already(self, rollout: Rollout, traffic: Traffic) -> bool:
         active = traffic.active
-        if active is None or (active.model_name, active.model_version) != (rollout.model_name, rollout.version):
+        if active is None or (active.model_name, active.model_version) != (
+            rollout.model_name,
+            rollout.version,
+        ):
             return False
         state = await self._context.runtime.inspect(active.server_id)
         if state is None or not state.running:
@@ -240,11 +243,15 @@ class Commands:
             raise nothing
         if holder is not None and active.server_id != holder.server_id:
             return await self._context.store.get(Server, active.server_id)
-        spares = [s for s in await self._servers.live(endpoint) if s.phase in SPARE and s.id != active.server_id]
+        spares = [
+            s for s in await self._servers.live(endpoint) if s.phase in SPARE and s.id != active.server_id
+        ]
         if spares:
             return spares[-1]
         current = (active.model_name, active.model_version, active.serve_digest)
-        for rollout in await self._context.store.find(Rollout, endpoint=endpoint, newest_first=True, limit=100):
+        for rollout in await self._context.store.find(
+            Rollout, endpoint=endpoint, newest_first=True, limit=100
+        ):
             if rollout.previous_server_id is None:
                 continue
             server = await self._context.store.get(Server, rollout.previous_server_id)
@@ -278,10 +285,8 @@ class Commands:
             except StaleRecord:
                 continue
 
-    async def _record(
-        self, record: Training | Rollout, text: str, caller: Caller, *also: Change
-    ) -> str:
-        """Write the intent and start the work; somebody who had the same key first gets his own record's id."""
+    async def _record(self, record: Training | Rollout, text: str, caller: Caller, *also: Change) -> str:
+        """Write the intent and start the work. If the key was used meanwhile: the id of what that made."""
         changes: list[Change] = [*also, self._ledger.opened(record, text)]
         if caller.key is not None:
             changes.append(Claim(caller.key, caller.fingerprint, record.id, self._context.clock.now()))

@@ -1,4 +1,4 @@
-"""The engine as the API sees it: it leads or stands by, takes commands, answers questions, and can be awaited."""
+"""The engine as the API sees it: it leads or stands by, takes commands, answers, and can be awaited."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -67,7 +67,7 @@ class Engine:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Lead as soon as the lock is free, until the end of the context. Trainers and servers go on after it."""
+        """Lead as soon as the lock is free, until the context ends. Trainers and servers go on after it."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._lead, group)
             try:
@@ -88,7 +88,7 @@ class Engine:
                 return
             except SwitchyardError as error:
                 self.standing_by_because = error.message
-                log.error("cannot start yet", error=error.message, hint=error.hint)
+                log.warning("cannot start yet", error=error.message, hint=error.hint)
                 await context.clock.sleep(START_RETRY_SECONDS)
 
     async def _start(self, group: TaskGroup) -> None:

@@ -84,7 +84,9 @@ class Prober:
                 await self._clock.sleep(RETRY_SECONDS)
         evidence = {"ping": 200, "attempts": attempts}
         if example is None:
-            return Proof(("the model has no input example: only /ping was asked, no prediction made",), evidence)
+            return Proof(
+                ("the model has no input example: only /ping was asked, no prediction made",), evidence
+            )
         return Proof((), evidence | {"predictions": _shorten(answer)})
 
     async def predict(self, address: str, example: bytes) -> Any:

@@ -20,7 +20,7 @@ async def race(*functions: Callable[[], Awaitable[T]]) -> T:
         async def run(function: Callable[[], Awaitable[T]]) -> None:
             try:
                 results.append(await function())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised again below
                 errors.append(error)
             group.cancel_scope.cancel()
 

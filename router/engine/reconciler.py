@@ -83,7 +83,9 @@ class Reconciler:
                 log.warning("cannot go on for now", subject=record_id, error=error.message)
                 due = self._context.clock.now() + RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
                 failures += 1
-            await wait_any(self._context.clock, None if due is None else due - self._context.clock.now(), changed)
+            await wait_any(
+                self._context.clock, None if due is None else due - self._context.clock.now(), changed
+            )
 
     async def _attempt(self, record: T, step: Step[T], fail: Fail[T]) -> float | None:
         """One step. Returns when the next is due; raises what is worth another try later."""

@@ -68,10 +68,14 @@ class Repairs:
     async def _switch_to_spare(
         self, endpoint: str, dead: Server, workloads: dict[str, WorkloadState]
     ) -> bool:
-        spares = [s for s in await self._servers.live(endpoint) if s.phase in SPARE and _runs(workloads.get(s.id))]
+        spares = [
+            s for s in await self._servers.live(endpoint) if s.phase in SPARE and _runs(workloads.get(s.id))
+        ]
         if not spares:
             return False
-        return await self._switch(dead, spares[-1], f"server {dead.name} has died: {spares[-1].name} takes over")
+        return await self._switch(
+            dead, spares[-1], f"server {dead.name} has died: {spares[-1].name} takes over"
+        )
 
     async def _switch(self, dead: Server, heir: Server, text: str) -> bool:
         """Under the lock, and only if the dead one still has the traffic."""
@@ -119,7 +123,9 @@ class Repairs:
                 image=Image(dead.serve_image, dead.serve_digest),
                 replaces=dead,
             )
-            await self._ledger.apply(self._ledger.opened(heir, f"server {heir.name} is to replace {dead.name}"))
+            await self._ledger.apply(
+                self._ledger.opened(heir, f"server {heir.name} is to replace {dead.name}")
+            )
         launched = await self._servers.launch(heir)
         await self._ledger.apply(launched)
         return launched.after

@@ -51,7 +51,9 @@ class RolloutActions:
                 await self._record_shift(rollout)
             case PromoteVersion():
                 await sync_alias(self._context, rollout.endpoint)
-                await self._ledger.move(rollout, "the alias follows", phase=RolloutPhase.BAKING, waiting_on=None)
+                await self._ledger.move(
+                    rollout, "the alias follows", phase=RolloutPhase.BAKING, waiting_on=None
+                )
             case FinishRollout():
                 await self._ledger.move(rollout, "rollout succeeded", phase=RolloutPhase.SUCCEEDED)
             case AbortRollout(outcome, failure):

@@ -65,7 +65,9 @@ class Servers:
 
     async def retire_spare(self, endpoint: str, reason: str) -> list[Change]:
         """Changes that send every server without traffic on its way out, to make room."""
-        return [self.send_away(server, reason) for server in await self.live(endpoint) if server.phase in SPARE]
+        return [
+            self.send_away(server, reason) for server in await self.live(endpoint) if server.phase in SPARE
+        ]
 
     def send_away(self, server: Server, reason: str) -> Update[Server]:
         """It stops once it has answered what is inside it, or at its drain deadline."""
@@ -127,7 +129,12 @@ class Servers:
 
     def has_traffic(self, server: Server) -> Update[Server]:
         return self._ledger.moved(
-            server, "has the traffic", phase=ServerPhase.READY, warm_until=None, drain_deadline=None, reason=None
+            server,
+            "has the traffic",
+            phase=ServerPhase.READY,
+            warm_until=None,
+            drain_deadline=None,
+            reason=None,
         )
 
     def lost_traffic(self, server: Server) -> Update[Server]:

@@ -66,7 +66,7 @@ class Supervisor:
         return min((at for at in (*due, repair_due) if at is not None), default=None)
 
     async def _adopt(self, endpoint: str, active: Upstream) -> None:
-        """Traffic names a server that the store calls stopped or does not know: the slot directory is right."""
+        """Traffic names a server that the store calls stopped or does not know: traffic is right."""
         try:
             known = await self._context.store.get(Server, active.server_id)
         except SwitchyardError as unknown:

@@ -65,7 +65,8 @@ class TrainingActions:
         )
 
     async def _launch(self, training: Training) -> None:
-        assert training.run_id is not None and training.image_digest is not None
+        assert training.run_id is not None
+        assert training.image_digest is not None
         env = training.env | {
             "MLFLOW_TRACKING_URI": self._context.policy.mlflow_tracking_uri,
             "MLFLOW_RUN_ID": training.run_id,
@@ -115,10 +116,8 @@ class TrainingActions:
             warnings=training.warnings + warnings,
         )
 
-    async def _find_version(
-        self, training: Training, run_id: str
-    ) -> tuple[ModelVersion, tuple[str, ...]]:
-        """A version counts only if its run is this training's; its name must be the one that was asked for."""
+    async def _find_version(self, training: Training, run_id: str) -> tuple[ModelVersion, tuple[str, ...]]:
+        """A version counts only if its run is this training's, under the name that was asked for."""
         versions = await self._context.registry.versions_of_run(run_id)
         if not versions:
             return await self._register_logged_model(training, run_id), ()
@@ -151,9 +150,7 @@ class TrainingActions:
             )
         return await self._context.registry.register(training.model_name, run_id, models[-1])
 
-    async def _conclude(
-        self, training: Training, outcome: TrainingPhase, failure: Failure | None
-    ) -> None:
+    async def _conclude(self, training: Training, outcome: TrainingPhase, failure: Failure | None) -> None:
         workload = await self._context.runtime.inspect(training.id)
         if workload is not None and workload.running:
             await self._context.runtime.stop(training.id, self._context.policy.stop_grace)
@@ -197,11 +194,15 @@ class TrainingActions:
         try:
             await self._ledger.apply(moved, *promised)
         except RolloutInProgress as busy:
-            raise EndpointBusy(f"{busy.message}; the rollout of {training.model_uri} starts after it") from busy
+            raise EndpointBusy(
+                f"{busy.message}; the rollout of {training.model_uri} starts after it"
+            ) from busy
         await self._context.runtime.remove(training.id)
 
     def _promised_rollout(self, training: Training) -> Insert:
-        assert training.roll is not None and training.registered_model and training.version is not None
+        assert training.roll is not None
+        assert training.registered_model is not None
+        assert training.version is not None
         now = self._context.clock.now()
         rollout = Rollout(
             id=training.roll.rollout_id,
