@@ -103,7 +103,7 @@ def read_text(text: str, file: str, variables: Mapping[str, str]) -> SpecText:
     """The values of the file's top level; never raises for what the text says: see `problems`."""
     result = SpecText(file)
     root = _compose(text, result)
-    if root is None or result.problems:
+    if root is None or root.tag == _NULL or result.problems:
         return result
     if not isinstance(root, MappingNode):
         result.complain((), "the top level must be a map of trainer names", _line(root))

@@ -28,6 +28,7 @@ from router.core.variables import printable
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 SETTLE_SECONDS = 0.2
+WAIT_SECONDS = 0.3  # longer, since our clock and the file system's may differ a little
 MAX_FILE_BYTES = 1024 * 1024
 
 Signature = tuple[int, int, int, int]  # changes whenever the file does
@@ -80,7 +81,7 @@ class SpecFiles:
         """Raises UnknownTrainer; InvalidSpec if several files claim the name."""
         snapshot = await self._look()
         if snapshot.settling:
-            await self._clock.sleep(SETTLE_SECONDS)
+            await self._clock.sleep(WAIT_SECONDS)
             snapshot = await self._look()
         spec = snapshot.specs.get(name)
         if spec is not None:
