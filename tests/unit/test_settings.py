@@ -100,7 +100,7 @@ def test_relative_paths_are_taken_from_the_working_directory(
     load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = load(SPECS_PATH="my/specs")
+    settings = load(SPECS_PATH="my/specs", PROXY_ADMIN_URL="/run/a.sock")
     assert settings.project_root == tmp_path
     assert settings.specs_path == tmp_path / "my/specs"
 
