@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+from starlette.convertors import Convertor, register_url_convertor
 
 from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN
 from router.engine.commands import Caller
@@ -23,6 +24,21 @@ Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]
 Reference = Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
 WaitSeconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False, strict=True)]
 ReadySeconds = Annotated[float, Field(ge=1, le=900, allow_inf_nan=False, strict=True)]
+
+
+class AnyText(Convertor[str]):
+    """Takes slashes and newlines too, so that a wrong name is told as one, and not as an unknown page."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any", AnyText())
 
 
 class Body(BaseModel):

@@ -21,7 +21,7 @@ LOG_BYTES = 256 * 1024
 router = APIRouter(tags=["trainings"])
 
 
-@router.post("/admin/train/{trainer:path}", summary="Train a model and register it", responses=ACCEPTED)
+@router.post("/admin/train/{trainer:any}", summary="Train a model and register it", responses=ACCEPTED)
 async def train(
     request: Request,
     engine: EngineDep,
@@ -36,7 +36,7 @@ async def train(
 
 
 @router.post(
-    "/admin/train_then_roll/{trainer:path}",
+    "/admin/train_then_roll/{trainer:any}",
     summary="Train a model, then switch users to it",
     responses=ACCEPTED,
 )
