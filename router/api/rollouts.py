@@ -10,8 +10,18 @@ from router.api.requests import EngineDep, IdempotencyKey, RecordId, RollbackBod
 from router.api.trainings import has_switched_or_ended
 from router.core.models import Rollout
 from router.engine.commands import RolloutRequest
+from router.engine.engine import Engine
 
 router = APIRouter(tags=["rollouts"])
+
+MARGIN_SECONDS = 15.0  # for what comes before and after the candidate's own time
+
+
+def _patience(engine: Engine, body: RollBody | RollbackBody) -> float:
+    """Seconds to wait for the switch: as asked, or the candidate's time and a margin, then 202."""
+    if body.wait_seconds is not None:
+        return body.wait_seconds
+    return (body.wait_ready_seconds or engine.context.policy.health_timeout) + MARGIN_SECONDS
 
 
 @router.post("/admin/roll", summary="Switch users to a version", responses=ACCEPTED)
@@ -31,7 +41,7 @@ async def roll(
             endpoint=body.endpoint,
         )
         rollout_id = await engine.commands.start_rollout(wanted, caller)
-        wait = body.wait_seconds
+        wait = _patience(engine, body)
     return await answer_rollout(
         engine, await engine.wait_until(Rollout, rollout_id, has_switched_or_ended, wait)
     )
@@ -56,7 +66,7 @@ async def roll_back(
             wait_ready_seconds=body.wait_ready_seconds,
             serve_image=body.serve_image,
         )
-        wait = body.wait_seconds
+        wait = _patience(engine, body)
     return await answer_rollout(
         engine, await engine.wait_until(Rollout, rollout_id, has_switched_or_ended, wait)
     )

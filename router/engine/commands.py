@@ -174,12 +174,12 @@ class Commands:
         return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
 
     async def _settle(self, endpoint: str) -> None:
-        """One that has switched, and only moves the alias yet, is worth a moment; any other is a conflict."""
+        """One that only tidies up yet, after its switch or abort, is worth a moment; others are a conflict."""
         deadline = self._context.clock.now() + SETTLE_SECONDS
         while (holder := await self._holder(endpoint)) is not None:
             changed = self._ledger.wakeups.take(holder.id)
             remaining = deadline - self._context.clock.now()
-            if not holder.phase.switched or remaining <= 0:
+            if not (holder.phase.switched or holder.phase is RolloutPhase.ABORTING) or remaining <= 0:
                 raise in_progress(holder)
             if await self._context.store.get(Rollout, holder.id) == holder:
                 await wait_any(self._context.clock, remaining, changed)

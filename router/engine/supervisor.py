@@ -53,14 +53,16 @@ class Supervisor:
 
     async def look(self, endpoint: str, group: TaskGroup) -> float | None:
         """One pass. Returns when the next one is due at the latest (epoch seconds), None if nothing is."""
-        workloads = {state.owner: state for state in await self._context.runtime.list_owned()}
         async with self._context.traffic_locks[endpoint]:
             traffic = await self._context.proxy.read_traffic(endpoint)
             servers = await self._servers.live(endpoint)
             if traffic.active is not None and all(s.id != traffic.active.server_id for s in servers):
                 await self._adopt(endpoint, traffic.active)
                 servers = await self._servers.live(endpoint)
-            due = [await self._care(server, traffic, workloads.get(server.id)) for server in servers]
+        # After the records, so that a workload missing here has really ended. What is done from now on needs
+        # no lock: a switch moves the record first, and then the guard refuses what we have decided.
+        workloads = {state.owner: state for state in await self._context.runtime.list_owned()}
+        due = [await self._care(server, traffic, workloads.get(server.id)) for server in servers]
         repair_due = await self._repairs.look(endpoint, workloads, group)
         await self._follow_alias(endpoint, traffic)
         return min((at for at in (*due, repair_due) if at is not None), default=None)

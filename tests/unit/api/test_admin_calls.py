@@ -59,10 +59,11 @@ async def post_and_end(
     exit_code: int = 0,
     **request: object,
 ) -> httpx.Response:
+    answers: list[httpx.Response] = []
     async with anyio.create_task_group() as group:
         group.start_soon(partial(end_training, yard, engine, exit_code))
-        answer = await client.post(path, **request)  # type: ignore[arg-type]
-    return answer
+        answers.append(await client.post(path, **request))  # type: ignore[arg-type]
+    return answers[0]
 
 
 async def test_status_is_all_null_before_the_first_rollout(yard: Yard) -> None:
