@@ -174,7 +174,7 @@ class Commands:
         return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
 
     async def _settle(self, endpoint: str) -> None:
-        """One that only tidies up yet, after its switch or abort, is worth a moment; others are a conflict."""
+        """One that only tidies up, after its switch or abort, is worth a moment; others are a conflict."""
         deadline = self._context.clock.now() + SETTLE_SECONDS
         while (holder := await self._holder(endpoint)) is not None:
             changed = self._ledger.wakeups.take(holder.id)
