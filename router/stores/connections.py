@@ -30,7 +30,7 @@ class Database:
         """`patience`: seconds to wait for somebody else's lock."""
         parsed = _parse(url)
         backend = parsed.get_backend_name()
-        self.name = parsed.set(drivername=backend, password=None, query={}).render_as_string()
+        self.name = parsed.set(drivername=backend, query={}).render_as_string(hide_password=True)
         self.file = Path(str(parsed.database)).absolute() if backend == "sqlite" else None
         self._engine = _sqlite(parsed, patience) if self.file else _postgresql(parsed, patience)
         self.reads = self._engine if self.file else self._engine.execution_options(**AUTOCOMMIT)
@@ -68,7 +68,7 @@ def _parse(url: str) -> URL:
         )
     if parsed.database in {None, "", ":memory:"} or parsed.query:
         raise UnsupportedSetting("the store needs a file: sqlite:///PATH, without options")
-    return parsed
+    return parsed.set(drivername="sqlite")
 
 
 def _sqlite(url: URL, patience: float) -> Engine:

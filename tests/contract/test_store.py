@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from router.core.errors import (
     IdempotencyKeyReused,
@@ -381,6 +382,25 @@ async def test_an_event_comes_back_exactly_as_it_was_written(store: Store) -> No
 async def test_a_store_that_works_passes_its_check(store: Store) -> None:
     await store.check()
     await store.check()
+
+
+async def test_a_caller_that_gives_up_leaves_its_change_whole_or_not_begun(store: Store) -> None:
+    async def begin(number: int) -> None:
+        await store.apply(
+            opened(make_training(f"trn_{number}")), Claim(str(number), "same", f"trn_{number}", 1.0)
+        )
+
+    for number in range(0, 40, 4):
+        async with anyio.create_task_group() as group:
+            for each in range(4):
+                group.start_soon(begin, number + each)
+            for _ in range(number % 7):
+                await checkpoint()
+            group.cancel_scope.cancel()
+    made = {training.id for training in await store.find(Training)}
+    assert {event.subject for event in await store.events()} == made
+    claimed = [claim.record_id for n in range(40) if (claim := await store.claimed(str(n))) is not None]
+    assert set(claimed) == made
 
 
 async def race(attempts: Sequence[Callable[[], Awaitable[None]]]) -> list[SwitchyardError | None]:

@@ -31,7 +31,8 @@ class Postgres:
         subprocess.run(
             [*as_server, str(binaries / "initdb"), *initdb], check=True, capture_output=True, cwd=directory
         )
-        options = ["-D", str(data), "-k", str(directory), "-c", "listen_addresses="]
+        # It need not survive a crash of the machine, and syncs would take most of the tests' time.
+        options = ["-D", str(data), "-k", str(directory), "-c", "listen_addresses=", "-c", "fsync=off"]
         self._process = ServiceProcess(
             [*as_server, str(binaries / "postgres"), *options],
             {"PATH": os.environ["PATH"], "LC_ALL": "C"},
