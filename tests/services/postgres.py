@@ -17,6 +17,7 @@ from tests.services.caddy import short_directory
 from tests.services.processes import ServiceProcess
 
 USER = "switchyard"
+UNPACKED = Path(__file__).parents[2] / ".local" / "postgres"  # by scripts/get-postgres, where it is not root
 
 
 class Postgres:
@@ -25,17 +26,22 @@ class Postgres:
     def __init__(self, directory: Path) -> None:
         self.directory = directory  # on a short path, since the socket is in it
         binaries = find_binaries()
+        environment = _environment(binaries)
         as_server = _as_server_user(directory)
         data = directory / "data"
         initdb = ["-D", str(data), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         subprocess.run(
-            [*as_server, str(binaries / "initdb"), *initdb], check=True, capture_output=True, cwd=directory
+            [*as_server, str(binaries / "initdb"), *initdb],
+            env=environment,
+            cwd=directory,
+            capture_output=True,
+            check=True,
         )
         # It need not survive a crash of the machine, and syncs would take most of the tests' time.
         options = ["-D", str(data), "-k", str(directory), "-c", "listen_addresses=", "-c", "fsync=off"]
         self._process = ServiceProcess(
             [*as_server, str(binaries / "postgres"), *options],
-            {"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            environment,
             directory / "postgres.log",
         )
         self._numbers = count(1)
@@ -86,10 +92,20 @@ def find_binaries() -> Path:
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
-    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+    directories = (Path("/"), UNPACKED)
+    packaged = [found for root in directories for found in root.glob("usr/lib/postgresql/*/bin/initdb")]
+    packaged.sort(key=lambda initdb: float(initdb.parents[1].name))
     if not packaged:
         raise RuntimeError("these tests need PostgreSQL: scripts/get-postgres")
-    return packaged[-1]
+    return packaged[-1].parent
+
+
+def _environment(binaries: Path) -> dict[str, str]:
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+    if binaries.is_relative_to(UNPACKED):
+        libraries = [str(each) for each in UNPACKED.glob("usr/lib/*-linux-gnu*")]
+        environment["LD_LIBRARY_PATH"] = ":".join(libraries)
+    return environment
 
 
 def give_to_server_user(directory: Path) -> None:
