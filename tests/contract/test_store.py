@@ -1,6 +1,6 @@
 """What every store promises: the memory driver, SQLite, and PostgreSQL."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 from math import inf, isnan, nan
 from pathlib import Path
@@ -9,13 +9,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from router.core.errors import (
-    IdempotencyKeyReused,
-    RolloutInProgress,
-    StaleRecord,
-    SwitchyardError,
-    UnknownRecord,
-)
+from router.core.errors import IdempotencyKeyReused, RolloutInProgress, StaleRecord, UnknownRecord
 from router.core.models import (
     Endpoint,
     Event,
@@ -32,6 +26,7 @@ from router.core.specs import Resources
 from router.stores.base import Claim, Insert, Store, Update
 from router.stores.memory import MemoryStore
 from router.stores.sql import SqlStore
+from tests.races import race
 from tests.records import make_rollout, make_server, make_training, opened, told
 
 pytestmark = pytest.mark.anyio
@@ -401,19 +396,3 @@ async def test_a_caller_that_gives_up_leaves_its_change_whole_or_not_begun(store
     assert {event.subject for event in await store.events()} == made
     claimed = [claim.record_id for n in range(40) if (claim := await store.claimed(str(n))) is not None]
     assert set(claimed) == made
-
-
-async def race(attempts: Sequence[Callable[[], Awaitable[None]]]) -> list[SwitchyardError | None]:
-    """All at once; what each raised, or None, in their order."""
-    outcomes: list[SwitchyardError | None] = [None] * len(attempts)
-
-    async def run(number: int, attempt: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await attempt()
-        except SwitchyardError as error:
-            outcomes[number] = error
-
-    async with anyio.create_task_group() as group:
-        for number, attempt in enumerate(attempts):
-            group.start_soon(run, number, attempt)
-    return outcomes
