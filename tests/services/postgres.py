@@ -117,9 +117,12 @@ def give_to_server_user(directory: Path) -> None:
 
 def _as_server_user(directory: Path) -> list[str]:
     give_to_server_user(directory)
-    if os.geteuid() != 0:
+    if shutil.which("setpriv") is None:
         return []
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+    command = ["setpriv", "--pdeathsig=INT"]  # a test run that is killed leaves no server behind
+    if os.geteuid() == 0:
+        command += ["--reuid=postgres", "--regid=postgres", "--init-groups"]
+    return command
 
 
 @contextmanager
