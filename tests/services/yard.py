@@ -1,0 +1,168 @@
+"""A real router with its real Caddy, over a real MLflow: what integration tests and benchmarks drive."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+
+from router.runtimes.process import ProcessRuntime
+from scripts.service_commands import ROOT
+from tests.services.caddy import Caddy
+from tests.services.ports import find_free_port
+from tests.services.processes import ServiceProcess
+
+SOURCES = ROOT / "tests" / "sources"
+WAIT_SECONDS = 60.0
+LOOK_SECONDS = 0.02
+PORT_BLOCK = 200  # of server ports for one yard; blocks lie below the kernel's ephemeral range
+
+
+class Yard:
+    """`start` starts router and Caddy; each may be killed and started again on the same files."""
+
+    def __init__(self, directory: Path, mlflow_url: str, settings: Mapping[str, str] | None = None) -> None:
+        self.directory = directory
+        self.state = directory / "state"
+        self.specs = directory / "specs"
+        self.specs.mkdir(parents=True)
+        self.mlflow_url = mlflow_url
+        self.router_url = f"http://127.0.0.1:{find_free_port()}"
+        self.public_url = f"http://127.0.0.1:{find_free_port()}"
+        self.admin_socket = directory / "admin.sock"
+        self.settings = {
+            "ROUTER_PORT": self.router_url.rpartition(":")[2],
+            "PROXY_PUBLIC_PORT": self.public_url.rpartition(":")[2],
+            "PROXY_IDLE_PORT": str(find_free_port()),
+            "MLFLOW_SERVICE_PORT": mlflow_url.rpartition(":")[2],
+            "MLFLOW_TRACKING_URI": mlflow_url,
+            "PUBLIC_HOST": "127.0.0.1",
+            "PROXY_ADMIN_URL": str(self.admin_socket),
+            "STATE_PATH": str(self.state),
+            "SPECS_PATH": str(self.specs),
+            "PROJECT_ROOT": str(ROOT),
+            "PROCESS_PORTS": choose_ports(),
+            **(settings or {}),
+        }
+        self.router = self._make_router({})
+        self.caddy = Caddy(self.state / "caddy.json", self.admin_socket, directory / "caddy")
+
+    def _make_router(self, more: Mapping[str, str]) -> ServiceProcess:
+        inherited = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PIP_CERT")
+        environment = {name: os.environ[name] for name in inherited if name in os.environ}
+        environment |= {"PYTHONPATH": str(ROOT), **self.settings, **more}
+        module = "tests.services.crashing_router" if more else "router"
+        return ServiceProcess([sys.executable, "-m", module], environment, self.directory / "router.log")
+
+    def start(self) -> None:
+        """The router first: it writes the config that Caddy starts from."""
+        self.start_router()
+        self.caddy.start()
+        self.wait_for(lambda: httpx.get(f"{self.router_url}/readyz").status_code == 200, "readiness")
+
+    def start_router(self, crash_at: str | None = None) -> None:
+        """`crash_at`: see `crashing_router`."""
+        self.router = self._make_router({"CRASH_AT": crash_at} if crash_at else {})
+        self.router.start(self._leads)
+
+    def _leads(self) -> bool:
+        try:
+            return httpx.get(f"{self.router_url}/status", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def close(self) -> None:
+        self.router.stop()
+        self.caddy.stop()
+        anyio.run(self._end_workloads)
+
+    async def _end_workloads(self) -> None:
+        runtime = ProcessRuntime(
+            state=self.state / "process",
+            project_root=ROOT,
+            ports=range(0),
+            environment={},
+            build_environment={},
+        )
+        await runtime.start()
+        for workload in await runtime.list_owned():
+            await runtime.remove(workload.owner)
+        await runtime.close()
+
+    # --- what a test asks -------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
+        return httpx.request(method, f"{self.router_url}{path}", json=body, timeout=120, **options)
+
+    def post(self, path: str, body: object = None, status: int = 200) -> dict[str, Any]:
+        """Fails unless the answer has this status."""
+        answer = self.call("POST", path, body if body is not None else {})
+        assert answer.status_code == status, f"{path}: {answer.status_code} {answer.text}"
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def get(self, path: str) -> dict[str, Any]:
+        answer = self.call("GET", path)
+        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def predict(self, body: object = None, timeout: float = 30) -> httpx.Response:
+        sent = body if body is not None else {"inputs": [[1.0]]}
+        return httpx.post(f"{self.public_url}/invocations", json=sent, timeout=timeout)
+
+    def traffic(self, endpoint: str = "default") -> dict[str, Any]:
+        """What the slot directory says, whoever runs."""
+        found: dict[str, Any] = json.loads(
+            (self.state / "slots" / endpoint / "current" / "traffic.json").read_text()
+        )
+        return found
+
+    def alias(self, name: str, alias: str = "deployed") -> int | None:
+        answer = httpx.get(
+            f"{self.mlflow_url}/api/2.0/mlflow/registered-models/alias", params={"name": name, "alias": alias}
+        )
+        return int(answer.json()["model_version"]["version"]) if answer.status_code == 200 else None
+
+    def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+        """Look until it holds; a generous deadline, after which the router's log is shown."""
+        deadline = time.monotonic() + seconds
+        while not self._holds(holds):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what} did not come about; the router says:\n{self.router.log_tail()}")
+            time.sleep(LOOK_SECONDS)
+
+    @staticmethod
+    def _holds(holds: Callable[[], bool]) -> bool:
+        try:
+            return holds()
+        except httpx.TransportError:
+            return False
+
+
+def choose_ports() -> str:
+    """A block of server ports that no other xdist worker of this run uses."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    block = (os.getpid() * 7 + worker) % 50
+    first = 20_000 + block * PORT_BLOCK
+    return f"{first}-{first + PORT_BLOCK - 1}"
+
+
+@contextmanager
+def run_yard(mlflow_url: str, settings: Mapping[str, str] | None = None) -> Iterator[Yard]:
+    # Unix sockets and Caddy want short paths, which pytest's are not.
+    directory = Path(tempfile.mkdtemp(prefix="sw-"))
+    yard = Yard(directory, mlflow_url, settings)
+    try:
+        yield yard
+    finally:
+        yard.close()
+        shutil.rmtree(directory)
