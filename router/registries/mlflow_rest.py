@@ -14,6 +14,7 @@ MLflow finds invalid is InvalidRequest, and everything that is no answer at all 
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -150,8 +151,9 @@ async def collect_pages(
 
 def _parse_tracking_uri(tracking_uri: str) -> httpx.URL:
     try:
+        _ = urlsplit(tracking_uri).port  # checks brackets and the port's range, which httpx does not
         url = httpx.URL(tracking_uri)
-    except httpx.InvalidURL as error:
+    except (ValueError, httpx.InvalidURL) as error:
         raise UnsupportedSetting("MLFLOW_TRACKING_URI is not a URL") from error
     if url.scheme not in {"http", "https"} or not url.host:
         raise UnsupportedSetting(
