@@ -11,12 +11,15 @@ from router.engine.context import Context
 
 async def sync_alias(context: Context, endpoint_name: str) -> None:
     """Raises RegistryUnavailable; the caller tries again."""
-    active = (await context.proxy.read_traffic(endpoint_name)).active
-    endpoint = await context.store.get(Endpoint, endpoint_name)
-    if active is None or alias_follows(endpoint, active):
-        return
-    alias = context.policy.production_alias
-    left = endpoint.alias_model
+    async with context.alias_locks[endpoint_name]:
+        active = (await context.proxy.read_traffic(endpoint_name)).active
+        endpoint = await context.store.get(Endpoint, endpoint_name)
+        if active is not None and not alias_follows(endpoint, active):
+            await _move_alias(context, endpoint, active)
+
+
+async def _move_alias(context: Context, endpoint: Endpoint, active: Upstream) -> None:
+    alias, left = context.policy.production_alias, endpoint.alias_model
     await context.registry.set_alias(active.model_name, alias, active.model_version)
     if left is not None and left != active.model_name:
         await context.registry.delete_alias(left, alias)

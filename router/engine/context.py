@@ -55,6 +55,8 @@ class Context:
     ledger: Ledger
     # Whoever reads traffic in order to change it holds the endpoint's lock from the reading to the writing.
     traffic_locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
+    # The rollout that has switched and the supervisor both see to the alias: one at a time.
+    alias_locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
 
     def server_env(self, server: Server) -> dict[str, str]:
         """The server contract, but for the port, which the runtime adds."""
