@@ -138,8 +138,10 @@ class Stack:
         if record is None or find_process(record) is None:
             return False
         if record.ports != service.ports:
-            had = ", ".join(f"{name}={port}" for name, port in record.ports.items())
-            raise StackError(f"{service.name} runs already, with {had}. To move it: make down, then again.")
+            had = " ".join(f"{name}={port}" for name, port in record.ports.items())
+            raise StackError(
+                f"{service.name} runs already, with {had}. To use it as it is, set that; to move it: make down"
+            )
         return True
 
     def _start(self, service: Service) -> str:
