@@ -1,0 +1,89 @@
+"""The proxy of pure tests: one process, no sockets, and requests that are answered by whoever should."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from router.core.errors import InvalidRequest, SwitchyardError, UnknownEndpoint
+from router.core.traffic import DEFAULT_ENDPOINT, Traffic, cut_for
+from router.proxies.base import Sample
+
+
+class MemoryProxy:
+    """Deterministic. `fail_with` is raised by every call until it is None again; what held still holds."""
+
+    def __init__(self, idle_address: str = "127.0.0.1:9001") -> None:
+        self.idle_address = idle_address
+        self.fail_with: SwitchyardError | None = None
+        self.busy: Counter[str] = Counter()  # requests inside, by address
+        self.recorded: list[Sample] = []
+        self.history: list[tuple[str, Traffic]] = []  # every change of traffic
+        self.reloads = 0
+        self._traffic: dict[str, Traffic] = {}
+        self._asked = 0
+
+    async def start(self) -> None:
+        """As the real ones: not being able to reach the proxy is no reason not to start."""
+        self._traffic.setdefault(DEFAULT_ENDPOINT, Traffic())
+
+    async def close(self) -> None:
+        return
+
+    async def check(self) -> None:
+        self._fail_if_told()
+
+    async def ensure_endpoints(self, names: Sequence[str]) -> None:
+        self._fail_if_told()
+        new = [name for name in dict.fromkeys(names) if name not in self._traffic]
+        self._traffic |= {name: Traffic() for name in new}
+        self.reloads += bool(new)
+
+    async def remove_endpoints(self, names: Sequence[str]) -> None:
+        self._fail_if_told()
+        if DEFAULT_ENDPOINT in names:
+            raise InvalidRequest("the default endpoint cannot be removed: it is the public URL itself")
+        self.reloads += any(self._traffic.pop(name, None) is not None for name in names)
+
+    async def endpoints(self) -> list[str]:
+        return sorted(self._traffic)
+
+    async def read_traffic(self, endpoint: str) -> Traffic:
+        self._fail_if_told()
+        return self._find(endpoint)
+
+    async def set_traffic(self, endpoint: str, traffic: Traffic) -> None:
+        self._fail_if_told()
+        self._find(endpoint)
+        self._traffic[endpoint] = traffic
+        self.history.append((endpoint, traffic))
+
+    async def in_flight(self, address: str) -> int:
+        self._fail_if_told()
+        return self.busy[address]
+
+    async def samples(self, cursor: str | None) -> tuple[list[Sample], str]:
+        self._fail_if_told()
+        end = len(self.recorded)
+        return self.recorded[end if cursor is None else int(cursor) :], str(end)
+
+    def answer(self, endpoint: str, *, by_header: bool = False, status: int = 200) -> str:
+        """One request, as Caddy would route it: the address that it reaches, recorded as a sample.
+
+        The request's number stands for its uuid; multiples of an odd number visit every share evenly.
+        """
+        traffic = self._find(endpoint)
+        active = traffic.active.address if traffic.active else self.idle_address
+        self._asked += 1
+        uuid = f"{self._asked * 40503 % 0x10000:04x}-"
+        chosen = traffic.candidate is not None and (by_header or uuid < cut_for(traffic.weight))
+        address = traffic.candidate.address if chosen and traffic.candidate else active
+        self.recorded.append(Sample(float(self._asked), endpoint, address, status, 0.001))
+        return address
+
+    def _find(self, endpoint: str) -> Traffic:
+        if endpoint not in self._traffic:
+            raise UnknownEndpoint(f"there is no endpoint {endpoint}")
+        return self._traffic[endpoint]
+
+    def _fail_if_told(self) -> None:
+        if self.fail_with is not None:
+            raise self.fail_with
