@@ -140,7 +140,7 @@ class Stack:
         if record.ports != service.ports:
             had = " ".join(f"{name}={port}" for name, port in record.ports.items())
             raise StackError(
-                f"{service.name} runs already, with {had}. To use it as it is, set that; to move it: make down"
+                f"{service.name} runs already, with {had}. Set that to use it as it is, or: make down"
             )
         return True
 
