@@ -1,7 +1,7 @@
 """A server that keeps the contract, unless its folder tells it how not to.
 
-`POST /invocations` answers `{"predictions": [VERSION], "server": ID}`. A body may say `{"sleep": SECONDS}` to be
-answered late, or `{"poison": true}` to kill the server.
+`POST /invocations` answers `{"predictions": [VERSION], "server": ID}`. A body may say `{"sleep": SECONDS}` to
+be answered late, or `{"poison": true}` to kill the server.
 """
 
 import json
