@@ -30,6 +30,9 @@ def main() -> int:
     except StackError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ndemo: no longer waiting; what was started goes on. To end it: make down", file=sys.stderr)
+        return 130
     print(summary(stack, trained, prediction, time.monotonic() - began))
     return 0
 
