@@ -1,4 +1,4 @@
-"""A server that dies at the prediction after its proof."""
+"""A server that dies while it is being proved, at its third prediction."""
 
 from tiny.server import Behaviour, serve
 

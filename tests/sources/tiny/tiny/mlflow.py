@@ -39,7 +39,8 @@ class Tracking:
         except urllib.error.HTTPError as error:
             if error.code != 400:  # 400: it is there already
                 raise
-        self.call("POST", "model-versions/create", name=name, source=source, run_id=run_id)
+        model_id = source.removeprefix("models:/")
+        self.call("POST", "model-versions/create", name=name, source=source, run_id=run_id, model_id=model_id)
 
     def create_other_run(self) -> str:
         info = self.call("GET", f"runs/get?run_id={self.run_id}")["run"]["info"]

@@ -26,6 +26,7 @@ class Behaviour:
     prediction_status: int = 200
     prediction: Any = None  # instead of the version
     dies_after_predictions: int = 0
+    dies_at_ping: int = 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -88,6 +89,8 @@ class TinyServer(ThreadingHTTPServer):
     def ping(self) -> tuple[int, dict[str, Any]]:
         behaviour = self.behaviour
         self.asked += 1
+        if self.asked == behaviour.dies_at_ping:
+            die()
         early = time.monotonic() - self.began < behaviour.ready_after
         if behaviour.never_ready or early or (behaviour.flaps and self.asked % 2):
             return 503, {"status": "not ready"}
@@ -101,7 +104,7 @@ class TinyServer(ThreadingHTTPServer):
         time.sleep(float(asked.get("sleep", 0)))
         self.predicted += 1
         if behaviour.dies_after_predictions and self.predicted > behaviour.dies_after_predictions:
-            os._exit(7)
+            die()
         if behaviour.prediction_status != 200:
             return behaviour.prediction_status, {"error_code": "BAD", "message": "it was told to fail"}
         version = int(os.environ.get("MODEL_VERSION", "0"))
@@ -113,6 +116,11 @@ class TinyServer(ThreadingHTTPServer):
         self.shutdown()
         with self.counting:
             self.counting.wait_for(lambda: self.inside == 0)
+
+
+def die() -> None:
+    print("dies now", flush=True)
+    os._exit(7)
 
 
 def serve(behaviour: Behaviour | None = None) -> None:
