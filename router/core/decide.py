@@ -169,6 +169,8 @@ ServerAction = Wait | MoveServer | StopServer | WatchDrain
 
 
 def decide_training(training: Training, workload: WorkloadState | None, now: float) -> TrainingAction:
+    if training.phase.terminal:
+        return Wait()
     if training.outcome is not None:
         return CloseTraining()
     if training.phase in {TrainingPhase.QUEUED, TrainingPhase.STARTING}:
@@ -244,6 +246,8 @@ def decide_rollout(
     rollout: Rollout, traffic: Traffic, candidate: WorkloadState | None, now: float
 ) -> RolloutAction:
     phase = rollout.phase
+    if phase.terminal:
+        return Wait()
     if phase is RolloutPhase.ABORTING:
         return PutCandidateAway()
     switched = traffic.active is not None and traffic.active.server_id == rollout.server_id

@@ -122,7 +122,7 @@ def test_traffic_moves_only_to_a_candidate_that_runs_and_is_wanted(
     if isinstance(action, decide.ShiftTraffic):
         assert phase is RolloutPhase.SHIFTING
         assert candidate is RUNNING
-        assert not (aborted or preempted or switched)
+        assert (aborted, preempted, switched) == (False, False, False)
         assert now < rollout.ready_deadline
     if isinstance(action, decide.AbortRollout) and switched and phase is RolloutPhase.SHIFTING:
         assert preempted
