@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from scripts.stack import Ports, Stack, StackError
+from scripts.stack import Stack, StackError
 
 TRAINER = "sklearn-model-1"
 TRAINING_SECONDS = 900
@@ -22,7 +22,7 @@ ROWS = {"dataframe_records": [PATIENT]}
 def main() -> int:
     began = time.monotonic()
     try:
-        stack = Stack(Ports.from_environment())
+        stack = Stack.from_environment()
         for line in stack.start():
             say(line)
         trained = train_and_roll(stack)

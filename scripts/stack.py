@@ -1,6 +1,7 @@
 """The demo's stack on one machine: MLflow, Caddy and the router, started once and found again later."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from scripts.service_commands import (
 START_SECONDS = 120  # MLflow imports and makes its database; a busy machine takes its time
 STOP_SECONDS = 20
 POLL_SECONDS = 0.1
+MAX_HOME = 70  # characters; the admin socket's whole path may have 100
+PLAIN_PATH = re.compile(rf"/[A-Za-z0-9_./@+,=~-]{{0,{MAX_HOME - 1}}}")
 
 
 class StackError(Exception):
@@ -51,7 +54,7 @@ class Service:
 
 
 class Stack:
-    def __init__(self, ports: Ports, home: Path = ROOT / ".switchyard") -> None:
+    def __init__(self, ports: Ports, home: Path) -> None:
         self.ports = ports
         self.home = home
         self.state = home / "state"
@@ -60,6 +63,17 @@ class Stack:
         self.router_url = f"http://127.0.0.1:{ports.router_port}"
         self.public_url = f"http://localhost:{ports.proxy_public_port}"
         self.mlflow_url = f"http://localhost:{ports.mlflow_service_port}"
+
+    @classmethod
+    def from_environment(cls) -> "Stack":
+        """All that it keeps is in SWITCHYARD_HOME, by default `.switchyard` in the checkout."""
+        home = Path(os.environ.get("SWITCHYARD_HOME") or ROOT / ".switchyard").expanduser().absolute()
+        if not PLAIN_PATH.fullmatch(str(home)):
+            raise StackError(
+                f"Caddy cannot be given the path {home}: at most {MAX_HOME} plain characters, no spaces."
+                " Keep the state elsewhere: SWITCHYARD_HOME=/var/tmp/switchyard make demo (and make down)"
+            )
+        return cls(Ports.from_environment(), home)
 
     def log(self, name: str) -> Path:
         return self.home / "logs" / f"{name}.log"

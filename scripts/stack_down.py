@@ -6,9 +6,10 @@ import sys
 
 import anyio
 
+from router.core.errors import SwitchyardError
 from router.settings import Settings
 from router.wiring import build_runtime
-from scripts.stack import Ports, Stack, StackError
+from scripts.stack import Stack, StackError
 
 SERVER_GRACE_SECONDS = 10
 
@@ -19,23 +20,40 @@ def main() -> int:
         print("usage: scripts/down [--wipe]", file=sys.stderr)
         return 2
     try:
-        stack = Stack(Ports.from_environment())
+        stack = Stack.from_environment()
+        if stack.home.exists():
+            stop_all(stack)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if stack.home.exists():
-        report("router", stack.stop("router"))
-        anyio.run(stop_workloads, stack)
-        report("caddy", stack.stop("caddy"))
-        report("mlflow", stack.stop("mlflow"))
     if "--wipe" in options and stack.home.exists():
-        shutil.rmtree(stack.home)
-        print(f"down: deleted {stack.home}")
+        wipe(stack)
+        print(f"down: deleted all state in {stack.home}")
     elif stack.home.exists():
         print(f"down: runs, models and records stay in {stack.home}; scripts/down --wipe deletes them")
     else:
         print("down: nothing runs and there is no state")
     return 0
+
+
+def stop_all(stack: Stack) -> None:
+    report("router", stack.stop("router"))
+    try:
+        anyio.run(stop_workloads, stack)
+    except SwitchyardError as error:
+        raise StackError(f"servers and trainers may still run: {error.message}") from error
+    finally:
+        report("caddy", stack.stop("caddy"))
+        report("mlflow", stack.stop("mlflow"))
+
+
+def wipe(stack: Stack) -> None:
+    """Only the folders that the stack made: SWITCHYARD_HOME may hold other things."""
+    for name in ("state", "mlflow", "run", "logs", "caddy-config", "caddy-data"):
+        if (stack.home / name).exists():
+            shutil.rmtree(stack.home / name)
+    if not any(stack.home.iterdir()):
+        stack.home.rmdir()
 
 
 def report(name: str, stopped: bool) -> None:
