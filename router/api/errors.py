@@ -18,20 +18,34 @@ RETRY_AFTER_SECONDS = "2"
 
 
 def error_response(
-    status: int, code: str, message: str, hint: str | None = None, detail: Any = None
+    status: int,
+    code: str,
+    message: str,
+    hint: str | None = None,
+    detail: Any = None,
+    *,
+    retryable: bool = False,
 ) -> JSONResponse:
+    """`retryable`: the same request may succeed in a moment, which clients that retry look for."""
     body = {
         "detail": message if detail is None else detail,
         "error": {"code": code, "message": message, "hint": hint},
     }
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if retryable else None
     return JSONResponse(jsonable_encoder(body), status_code=status, headers=headers)
 
 
 def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(SwitchyardError)
     async def answer_ours(_: Request, error: SwitchyardError) -> JSONResponse:
-        return error_response(error.status, error.code, error.message, error.hint, error.detail)
+        return error_response(
+            error.status,
+            error.code,
+            error.message,
+            error.hint,
+            error.detail,
+            retryable=error.retryable,
+        )
 
     @app.exception_handler(RequestValidationError)
     async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -165,9 +165,10 @@ class TrainingActions:
         )
 
     async def fail(self, training: Training, error: SwitchyardError) -> None:
-        """An action cannot succeed however often it is tried."""
+        """An action cannot succeed however often it is tried: to its caller, one more trainer that failed."""
         if training.outcome is None:
-            await self._conclude(training, TrainingPhase.FAILED, failure_of(error))
+            failure = failure_of(error).model_copy(update={"status": TrainerFailed.status})
+            await self._conclude(training, TrainingPhase.FAILED, failure)
         else:
             await self._enter_terminal(training, warnings=(*training.warnings, error.message))
 

@@ -1,0 +1,5 @@
+"""A server that keeps the contract."""
+
+from tiny.server import Behaviour, serve
+
+serve(Behaviour())
