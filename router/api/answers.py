@@ -13,12 +13,6 @@ from router.engine.engine import Engine
 # The environment may hold secrets; the rest is how the router keeps its books.
 HIDDEN_TRAINING_FIELDS = {"env", "revision"}
 
-ACCEPTED: dict[int | str, dict[str, Any]] = {
-    202: {"description": "still going on: poll the `Location`"},
-    409: {"description": "something else is going on; `error.message` names it"},
-    503: {"description": "not healthy, or something that is needed does not answer"},
-}
-
 
 def training_view(training: Training) -> dict[str, Any]:
     return training.model_dump(mode="json", exclude=HIDDEN_TRAINING_FIELDS) | {

@@ -16,8 +16,11 @@ ALIAS_PATTERN = r"^@[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
 REFERENCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./:@-]{0,1023}$"
 RECORD_ID_PATTERN = r"^[a-z]{3}_[0-9a-z]{1,32}$"
 
-TrainerName = Annotated[str, Path(pattern=NAME_PATTERN, description="name of the entry in `specs/`")]
-RecordId = Annotated[str, Path(pattern=RECORD_ID_PATTERN)]
+TrainerName = Annotated[
+    str,
+    Path(pattern=NAME_PATTERN, description="name of the entry in `specs/`", examples=["sklearn-model-1"]),
+]
+RecordId = Annotated[str, Path(pattern=RECORD_ID_PATTERN, examples=["rol_fb1cc0843149ef2c"])]
 EndpointName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
 Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from router.api.answers import ACCEPTED, answer_rollout, rollout_view
+from router.api.answers import answer_rollout, rollout_view
+from router.api.examples import ROLLED, ROLLOUT, ROLLOUT_ID, answers, work_answers
 from router.api.requests import EngineDep, IdempotencyKey, RecordId, RollbackBody, RollBody, read_caller
 from router.api.trainings import has_switched_or_ended
 from router.core.models import Rollout
@@ -24,7 +25,10 @@ def _patience(engine: Engine, body: RollBody | RollbackBody) -> float:
     return (body.wait_ready_seconds or engine.context.policy.health_timeout) + MARGIN_SECONDS
 
 
-@router.post("/admin/roll", summary="Switch users to a version", responses=ACCEPTED)
+SWITCH_ANSWERS = work_answers(ROLLED, f"/admin/rollouts/{ROLLOUT_ID}")
+
+
+@router.post("/admin/roll", summary="Switch users to a version", responses=SWITCH_ANSWERS)
 async def roll(
     request: Request, engine: EngineDep, body: RollBody, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -47,7 +51,7 @@ async def roll(
     )
 
 
-@router.post("/admin/rollback", summary="Switch users back to what they had before", responses=ACCEPTED)
+@router.post("/admin/rollback", summary="Switch users back to what they had before", responses=SWITCH_ANSWERS)
 async def roll_back(
     request: Request,
     engine: EngineDep,
@@ -72,7 +76,7 @@ async def roll_back(
     )
 
 
-@router.get("/admin/rollouts", summary="The newest rollouts")
+@router.get("/admin/rollouts", summary="The newest rollouts", responses=answers([ROLLOUT]))
 async def list_rollouts(
     engine: EngineDep,
     endpoint: str | None = None,
@@ -82,7 +86,11 @@ async def list_rollouts(
     return [rollout_view(rollout) for rollout in found]
 
 
-@router.get("/admin/rollouts/{rollout_id}", summary="A rollout: phase, times, evidence, the end of its log")
+@router.get(
+    "/admin/rollouts/{rollout_id}",
+    summary="A rollout: phase, times, evidence, the end of its log",
+    responses=answers(ROLLOUT),
+)
 async def show_rollout(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
     rollout = await engine.store.get(Rollout, rollout_id)
     tail = rollout.logs_tail
@@ -92,7 +100,10 @@ async def show_rollout(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any
 
 
 @router.post(
-    "/admin/rollouts/{rollout_id}/abort", status_code=202, summary="Stop a rollout before the switch"
+    "/admin/rollouts/{rollout_id}/abort",
+    status_code=202,
+    summary="Stop a rollout before the switch",
+    responses=answers(ROLLOUT, 202),
 )
 async def abort(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
     await engine.commands.abort_rollout(rollout_id)

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from router.api.examples import ALIVE, READY, STATUS, answers
 from router.api.requests import EngineDep
 from router.core.errors import StandingBy
 from router.core.traffic import DEFAULT_ENDPOINT
@@ -11,7 +12,7 @@ from router.core.traffic import DEFAULT_ENDPOINT
 router = APIRouter(tags=["status"])
 
 
-@router.get("/status", summary="What is serving")
+@router.get("/status", summary="What is serving", responses=answers(STATUS))
 async def status(engine: EngineDep) -> dict[str, Any]:
     engine.require_lead()
     context = engine.context
@@ -37,17 +38,21 @@ async def status(engine: EngineDep) -> dict[str, Any]:
     }
 
 
-@router.get("/health", summary="The router answers")
+@router.get("/health", summary="The router answers", responses=answers(ALIVE))
 async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/healthz", summary="The process is alive")
+@router.get("/healthz", summary="The process is alive", responses=answers(ALIVE))
 async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="The router leads, and what it stands on answers, each by name")
+@router.get(
+    "/readyz",
+    summary="The router leads, and what it stands on answers, each by name",
+    responses=answers(READY),
+)
 async def readyz(engine: EngineDep, response: Response) -> dict[str, Any]:
     try:
         engine.require_lead()

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from router.api.answers import (
-    ACCEPTED,
     answer_training,
     answer_training_then_rollout,
     training_view,
 )
+from router.api.examples import TRAINED, TRAINED_AND_ROLLED, TRAINING, TRAINING_ID, answers, work_answers
 from router.api.requests import EngineDep, IdempotencyKey, RecordId, TrainBody, TrainerName, read_caller
 from router.core.models import Rollout, Training, TrainingPhase
 from router.engine.commands import TrainingRequest
@@ -21,7 +21,11 @@ LOG_BYTES = 256 * 1024
 router = APIRouter(tags=["trainings"])
 
 
-@router.post("/admin/train/{trainer:any}", summary="Train a model and register it", responses=ACCEPTED)
+@router.post(
+    "/admin/train/{trainer:any}",
+    summary="Train a model and register it",
+    responses=work_answers(TRAINED, f"/admin/trainings/{TRAINING_ID}"),
+)
 async def train(
     request: Request,
     engine: EngineDep,
@@ -38,7 +42,7 @@ async def train(
 @router.post(
     "/admin/train_then_roll/{trainer:any}",
     summary="Train a model, then switch users to it",
-    responses=ACCEPTED,
+    responses=work_answers(TRAINED_AND_ROLLED, f"/admin/trainings/{TRAINING_ID}"),
 )
 async def train_then_roll(
     request: Request,
@@ -59,7 +63,7 @@ async def train_then_roll(
     return await answer_training_then_rollout(engine, training, rollout)
 
 
-@router.get("/admin/trainings", summary="The newest trainings")
+@router.get("/admin/trainings", summary="The newest trainings", responses=answers([TRAINING]))
 async def list_trainings(
     engine: EngineDep, limit: Annotated[int, Query(ge=1, le=500)] = 50
 ) -> list[dict[str, Any]]:
@@ -67,7 +71,11 @@ async def list_trainings(
     return [training_view(training) for training in found]
 
 
-@router.get("/admin/trainings/{training_id}", summary="A training: phase, times, result, the end of its log")
+@router.get(
+    "/admin/trainings/{training_id}",
+    summary="A training: phase, times, result, the end of its log",
+    responses=answers(TRAINING),
+)
 async def show_training(engine: EngineDep, training_id: RecordId) -> dict[str, Any]:
     training = await engine.store.get(Training, training_id)
     tail = training.logs_tail or await engine.context.runtime.logs(
@@ -77,7 +85,10 @@ async def show_training(engine: EngineDep, training_id: RecordId) -> dict[str, A
 
 
 @router.get(
-    "/admin/trainings/{training_id}/logs", response_class=PlainTextResponse, summary="Its log, as text"
+    "/admin/trainings/{training_id}/logs",
+    response_class=PlainTextResponse,
+    summary="Its log, as text",
+    responses={200: {"content": {"text/plain": {"example": TRAINING["logs_tail"]}}}},
 )
 async def show_logs(engine: EngineDep, training_id: RecordId) -> str:
     """While it runs, the log's last 256 KiB; afterwards the tail that was kept."""
@@ -85,7 +96,12 @@ async def show_logs(engine: EngineDep, training_id: RecordId) -> str:
     return await engine.context.runtime.logs(training.id, LOG_BYTES) or training.logs_tail or ""
 
 
-@router.post("/admin/trainings/{training_id}/cancel", status_code=202, summary="Stop a training")
+@router.post(
+    "/admin/trainings/{training_id}/cancel",
+    status_code=202,
+    summary="Stop a training",
+    responses=answers(TRAINING, 202),
+)
 async def cancel(engine: EngineDep, training_id: RecordId) -> dict[str, Any]:
     await engine.commands.cancel_training(training_id)
     return training_view(await engine.store.get(Training, training_id))

@@ -342,4 +342,8 @@ async def test_every_call_is_documented_with_an_example(yard: Yard) -> None:
         schema = (await client.get("/openapi.json")).json()
         for name in ("TrainBody", "RollBody", "RollbackBody"):
             assert schema["components"]["schemas"][name]["examples"]
-        assert all(call.get("summary") for path in schema["paths"].values() for call in path.values())
+        for path, calls in schema["paths"].items():
+            for call in calls.values():
+                assert call["summary"], path
+                done = call["responses"].get("200") or call["responses"]["202"]
+                assert all("example" in content for content in done["content"].values()), path

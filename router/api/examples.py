@@ -1,0 +1,115 @@
+"""One example answer for each call, for `/docs`: what a person who reads about a call wants to see first."""
+
+from typing import Any
+
+TRAINING_ID, ROLLOUT_ID = "trn_5a30663f32edf0e9", "rol_fb1cc0843149ef2c"
+
+TRAINED: dict[str, Any] = {
+    "id": TRAINING_ID,
+    "phase": "succeeded",
+    "container": "trainer-sklearn-model-1-32edf0e9",
+    "run_id": "424711e20e434c42afd568ae0d6b5aeb",
+    "registered_model": "DiabetesRF",
+    "version": 2,
+    "alias_set": None,
+    "model_uri": "models:/DiabetesRF/2",
+    "metrics": {"rmse": 56.2, "mae": 45.8, "r2": 0.4},
+    "parameters": {"n_estimators": "20", "max_depth": "8"},
+    "image_key": None,
+    "serve_image": "model-images/sklearn-model-1",
+    "logs_tail": "INFO modelkit.train: registered DiabetesRF version 2",
+    "warnings": [],
+}
+TRAINED_AND_ROLLED = TRAINED | {
+    "alias_set": "deployed",
+    "rolled": True,
+    "public_url": "http://localhost:9000",
+    "rollout_id": ROLLOUT_ID,
+    "active": "default-v2-b50ee8be",
+}
+ROLLED: dict[str, Any] = {
+    "id": ROLLOUT_ID,
+    "phase": "promoting",
+    "active": "default-v2-b50ee8be",
+    "url": "http://127.0.0.1:20626",
+    "public_url": "http://localhost:9000",
+    "version": 2,
+    "alias": "deployed",
+    "model_uri": "models:/DiabetesRF/2",
+    "warnings": [],
+}
+TRAINING: dict[str, Any] = {
+    "id": TRAINING_ID,
+    "phase": "running",
+    "created_at": 1795236640.1,
+    "entered": {"queued": 1795236640.1, "starting": 1795236640.2, "running": 1795236640.3},
+    "waiting_on": None,
+    "trainer": "sklearn-model-1",
+    "run_id": "424711e20e434c42afd568ae0d6b5aeb",
+    "exit_code": None,
+    "failure": None,
+    "logs_tail": "INFO modelkit.train: run 424711e2 in experiment 1",
+}
+ROLLOUT: dict[str, Any] = {
+    "id": ROLLOUT_ID,
+    "phase": "succeeded",
+    "kind": "roll",
+    "entered": {"pending": 1795236644.4, "launching": 1795236644.5, "promoting": 1795236649.1},
+    "model_uri": "models:/DiabetesRF/2",
+    "server_id": "srv_1a467fbfb50ee8be",
+    "previous_server_id": "srv_9417c5f6cfe5739c",
+    "evidence": {"probe": {"ping": 200, "attempts": 3, "predictions": "[149.8]"}},
+    "failure": None,
+    "logs_tail": None,
+}
+STATUS: dict[str, Any] = {
+    "active": "default-v2-b50ee8be",
+    "url": "http://127.0.0.1:20626",
+    "public_url": "http://localhost:9000",
+    "healthy": True,
+    "model_name": "DiabetesRF",
+    "model_uri": "models:/DiabetesRF/2",
+    "model_version": 2,
+    "model_alias": "deployed",
+    "ts": 1795236649.7,
+    "spec_errors": [],
+}
+READY: dict[str, Any] = {
+    "ready": True,
+    "router": "ok",
+    "registry": "ok",
+    "runtime": "ok",
+    "proxy": "ok",
+    "store": "ok",
+}
+ALIVE: dict[str, Any] = {"status": "ok"}
+
+
+def answers(example: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a call that answers like this."""
+    return {status: {"content": {"application/json": {"example": example}}}}
+
+
+def work_answers(example: Any, location: str) -> dict[int | str, dict[str, Any]]:
+    """Of a call that starts work: done, still going on, refused, or failed."""
+    still_on = {"id": example["id"], "phase": "running", "location": location}
+    busy = {
+        "detail": "another rollout is still going on; nothing was started",
+        "error": {
+            "code": "rollout_in_progress",
+            "message": "another rollout is still going on",
+            "hint": None,
+        },
+    }
+    return {
+        **answers(example),
+        202: {
+            "description": "still going on: poll the `Location`",
+            "content": {"application/json": {"example": still_on}},
+        },
+        409: {
+            "description": "something else is going on",
+            "content": {"application/json": {"example": busy}},
+        },
+        503: {"description": "the candidate is not healthy, or something that is needed does not answer"},
+    }
