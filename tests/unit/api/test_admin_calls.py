@@ -283,6 +283,7 @@ async def test_a_training_is_shown_without_its_environment(yard: Yard) -> None:
         shown = await client.get(started.headers["location"])
         assert shown.status_code == 200
         assert "hunter2" not in shown.text + started.text
+        await yard.clock.settle()
         assert yard.runtime.launched[0].env["DB_LOGIN"] == "hunter2"
 
 
