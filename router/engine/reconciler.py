@@ -29,7 +29,9 @@ from router.engine.rollout_actions import RolloutActions
 from router.engine.servers import Servers
 from router.engine.training_actions import TrainingActions
 
-RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)  # while something that is needed does not answer
+# While something that is needed does not answer. The last is how late work goes on after an outage, during
+# which a rollout that has only its alias left to move keeps the next one out.
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 
 OBSERVED = frozenset({RolloutPhase.PROBING, RolloutPhase.GATING, RolloutPhase.SHIFTING})
 
