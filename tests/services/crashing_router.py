@@ -1,12 +1,13 @@
-"""The real router, except that it kills itself at a chosen write to its store.
+"""The real router, except that it kills itself at a point that a file names, as soon as the file is there.
 
-`CRASH_AT=KIND:PHASE:WHEN`, e.g. `rollout:shifting:after`: SIGKILL before (nothing of it is stored) or after
-(all of it is stored, nothing of what follows is done) the write that brings a record of this kind into this
-phase. `WHEN` may also be `traffic`: right after the first switch of traffic, before any record of it.
+The file CRASH_POINT holds `KIND:PHASE:WHEN`, e.g. `rollout:shifting:after`: SIGKILL before (nothing of it is
+stored) or after (all of it is stored, nothing of what follows is done) the write that brings a record of this
+kind into this phase. Or it holds `traffic`: right after a switch of traffic, before any record of it.
 """
 
 import os
 import signal
+from pathlib import Path
 
 import uvicorn
 
@@ -19,53 +20,61 @@ from router.settings import Settings
 from router.stores.base import Change, Claim, Insert, Store
 from router.wiring import build_drivers, build_engine
 
+TRAFFIC = "traffic"
+
+
+def read_crash_point() -> str:
+    try:
+        return Path(os.environ["CRASH_POINT"]).read_text()
+    except FileNotFoundError:
+        return ""
+
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def make_crashing_store(store: Store, kind: str, phase: str, when: str) -> Store:
+def describe_entry(change: Change) -> str:
+    """`KIND:PHASE` if the change brings a record into a phase."""
+    if isinstance(change, Claim):
+        return ""
+    after: Record = change.record if isinstance(change, Insert) else change.after
+    before = None if isinstance(change, Insert) else getattr(change.before, "phase", None)
+    reached = getattr(after, "phase", None)
+    return f"{type(after).__name__.lower()}:{reached}" if reached != before else ""
+
+
+def let_store_crash(store: Store) -> None:
     apply = store.apply
 
-    def enters(change: Change) -> bool:
-        if isinstance(change, Claim):
-            return False
-        after: Record = change.record if isinstance(change, Insert) else change.after
-        before = None if isinstance(change, Insert) else getattr(change.before, "phase", None)
-        reached = getattr(after, "phase", None)
-        return type(after).__name__.lower() == kind and reached == phase and before != reached
-
-    async def apply_and_die(*changes: Change) -> None:
-        fatal = any(enters(change) for change in changes)
+    async def apply_or_die(*changes: Change) -> None:
+        entered, _, when = read_crash_point().rpartition(":")
+        fatal = bool(entered) and any(describe_entry(change) == entered for change in changes)
         if fatal and when == "before":
             die()
         await apply(*changes)
-        if fatal and when == "after":
+        if fatal:
             die()
 
-    store.apply = apply_and_die  # type: ignore[method-assign]
-    return store
+    store.apply = apply_or_die  # type: ignore[method-assign]
 
 
-def make_crashing_proxy(proxy: Proxy) -> Proxy:
+def let_proxy_crash(proxy: Proxy) -> None:
     set_traffic = proxy.set_traffic
 
-    async def set_and_die(endpoint: str, traffic: Traffic) -> None:
+    async def set_or_die(endpoint: str, traffic: Traffic) -> None:
         await set_traffic(endpoint, traffic)
-        die()
+        if read_crash_point() == TRAFFIC:
+            die()
 
-    proxy.set_traffic = set_and_die  # type: ignore[method-assign]
-    return proxy
+    proxy.set_traffic = set_or_die  # type: ignore[method-assign]
 
 
 def main() -> None:
-    kind, phase, when = os.environ["CRASH_AT"].split(":")
     settings, clock = Settings.load(), SystemClock()
     drivers = build_drivers(settings, clock)
-    if when == "traffic":
-        drivers.proxy = make_crashing_proxy(drivers.proxy)
-    else:
-        drivers.store = make_crashing_store(drivers.store, kind, phase, when)
+    let_store_crash(drivers.store)
+    let_proxy_crash(drivers.proxy)
     app = make_app(build_engine(settings, drivers, clock))
     uvicorn.run(app, host=settings.router_host, port=settings.router_port, log_level="warning")
 

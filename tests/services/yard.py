@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,13 +24,22 @@ from tests.services.processes import ServiceProcess
 SOURCES = ROOT / "tests" / "sources"
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.02
+# Reading certificates would cost 20 ms for each call.
+PLAIN: dict[str, Any] = {"verify": False, "trust_env": False}
 PORT_BLOCK = 200  # of server ports for one yard; blocks lie below the kernel's ephemeral range
 
 
 class Yard:
     """`start` starts router and Caddy; each may be killed and started again on the same files."""
 
-    def __init__(self, directory: Path, mlflow_url: str, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        mlflow_url: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        may_crash: bool = False,
+    ) -> None:
         self.directory = directory
         self.state = directory / "state"
         self.specs = directory / "specs"
@@ -52,30 +62,43 @@ class Yard:
             "PROCESS_PORTS": choose_ports(),
             **(settings or {}),
         }
-        self.router = self._make_router({})
+        self.crash_point = directory / "crash-at"
+        self._module = "tests.services.crashing_router" if may_crash else "router"
+        self.router = self.make_router()
         self.caddy = Caddy(self.state / "caddy.json", self.admin_socket, directory / "caddy")
 
-    def _make_router(self, more: Mapping[str, str]) -> ServiceProcess:
+    def make_router(self, **settings: str) -> ServiceProcess:
+        """One more router on the same files, with some settings of its own."""
         inherited = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PIP_CERT")
         environment = {name: os.environ[name] for name in inherited if name in os.environ}
-        environment |= {"PYTHONPATH": str(ROOT), **self.settings, **more}
-        module = "tests.services.crashing_router" if more else "router"
-        return ServiceProcess([sys.executable, "-m", module], environment, self.directory / "router.log")
+        environment |= {"PYTHONPATH": str(ROOT), "CRASH_POINT": str(self.crash_point)}
+        environment |= {**self.settings, **settings}
+        return ServiceProcess(
+            [sys.executable, "-m", self._module], environment, self.directory / "router.log"
+        )
 
     def start(self) -> None:
         """The router first: it writes the config that Caddy starts from."""
         self.start_router()
         self.caddy.start()
-        self.wait_for(lambda: httpx.get(f"{self.router_url}/readyz").status_code == 200, "readiness")
+        self.wait_for(lambda: httpx.get(f"{self.router_url}/readyz", **PLAIN).status_code == 200, "readiness")
 
-    def start_router(self, crash_at: str | None = None) -> None:
-        """`crash_at`: see `crashing_router`."""
-        self.router = self._make_router({"CRASH_AT": crash_at} if crash_at else {})
+    def start_router(self) -> None:
         self.router.start(self._leads)
+
+    def crash_router_at(self, point: str) -> None:
+        """Have the router, which must be one that `may_crash`, die there: see `crashing_router`."""
+        new = self.crash_point.with_suffix(".new")
+        new.write_text(point)
+        new.rename(self.crash_point)
+
+    def wait_for_crash(self) -> None:
+        assert self.router.wait(WAIT_SECONDS) == -signal.SIGKILL
+        self.crash_point.unlink()
 
     def _leads(self) -> bool:
         try:
-            return httpx.get(f"{self.router_url}/status", timeout=5).status_code == 200
+            return httpx.get(f"{self.router_url}/status", timeout=5, **PLAIN).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -100,7 +123,7 @@ class Yard:
     # --- what a test asks -------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
-        return httpx.request(method, f"{self.router_url}{path}", json=body, timeout=120, **options)
+        return httpx.request(method, f"{self.router_url}{path}", json=body, timeout=120, **PLAIN, **options)
 
     def post(self, path: str, body: object = None, status: int = 200) -> dict[str, Any]:
         """Fails unless the answer has this status."""
@@ -117,7 +140,7 @@ class Yard:
 
     def predict(self, body: object = None, timeout: float = 30) -> httpx.Response:
         sent = body if body is not None else {"inputs": [[1.0]]}
-        return httpx.post(f"{self.public_url}/invocations", json=sent, timeout=timeout)
+        return httpx.post(f"{self.public_url}/invocations", json=sent, timeout=timeout, **PLAIN)
 
     def traffic(self, endpoint: str = "default") -> dict[str, Any]:
         """What the slot directory says, whoever runs."""
@@ -127,9 +150,8 @@ class Yard:
         return found
 
     def alias(self, name: str, alias: str = "deployed") -> int | None:
-        answer = httpx.get(
-            f"{self.mlflow_url}/api/2.0/mlflow/registered-models/alias", params={"name": name, "alias": alias}
-        )
+        url = f"{self.mlflow_url}/api/2.0/mlflow/registered-models/alias"
+        answer = httpx.get(url, params={"name": name, "alias": alias}, timeout=30, **PLAIN)
         return int(answer.json()["model_version"]["version"]) if answer.status_code == 200 else None
 
     def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
@@ -157,10 +179,12 @@ def choose_ports() -> str:
 
 
 @contextmanager
-def run_yard(mlflow_url: str, settings: Mapping[str, str] | None = None) -> Iterator[Yard]:
+def run_yard(
+    mlflow_url: str, settings: Mapping[str, str] | None = None, *, may_crash: bool = False
+) -> Iterator[Yard]:
     # Unix sockets and Caddy want short paths, which pytest's are not.
     directory = Path(tempfile.mkdtemp(prefix="sw-"))
-    yard = Yard(directory, mlflow_url, settings)
+    yard = Yard(directory, mlflow_url, settings, may_crash=may_crash)
     try:
         yield yard
     finally:

@@ -1,0 +1,41 @@
+"""One yard for as many tests as leave it at rest; the next test after one that does not gets a new one."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.integration.engine.aftermath import find_unsettled
+from tests.services.mlflow_server import MlflowServer
+from tests.services.yard import Yard, run_yard
+
+SETTINGS = {"DRAIN_GRACE_SEC": "5", "HEALTH_TIMEOUT_SEC": "60"}
+
+
+class SharedYard:
+    def __init__(self, mlflow_url: str, stack: ExitStack) -> None:
+        self._mlflow_url = mlflow_url
+        self._stack = stack
+        self._yard: Yard | None = None
+
+    def take(self) -> Yard:
+        if self._yard is None or not is_well(self._yard):
+            self._stack.close()
+            self._yard = self._stack.enter_context(run_yard(self._mlflow_url, SETTINGS, may_crash=True))
+            self._yard.start()
+        return self._yard
+
+
+def is_well(yard: Yard) -> bool:
+    return yard.router.running and yard.caddy.running and not find_unsettled(yard)
+
+
+@pytest.fixture(scope="session")
+def shared_yard(mlflow_server: MlflowServer) -> Iterator[SharedYard]:
+    with ExitStack() as stack:
+        yield SharedYard(mlflow_server.url, stack)
+
+
+@pytest.fixture
+def yard(shared_yard: SharedYard) -> Yard:
+    return shared_yard.take()

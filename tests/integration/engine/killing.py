@@ -1,0 +1,31 @@
+"""Calls to a router that is killed on the way, and the calls of a client that then tries again."""
+
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import httpx
+
+from tests.services.yard import Yard
+
+
+class Call:
+    """One call that changes something, made harmless to repeat by its key."""
+
+    def __init__(self, path: str, body: dict[str, Any] | None = None) -> None:
+        self.path = path
+        self.body = body or {}
+        self._key = {"Idempotency-Key": uuid.uuid4().hex}
+
+    def send(self, yard: Yard) -> httpx.Response:
+        return yard.call("POST", self.path, self.body, headers=self._key)
+
+
+def kill_router_at(yard: Yard, point: str, *acts: Callable[[], object]) -> None:
+    """Have the router die at this point (see `crashing_router`) of what the acts set going."""
+    yard.crash_router_at(point)
+    for act in acts:
+        with suppress(httpx.TransportError):
+            act()
+    yard.wait_for_crash()
