@@ -1,14 +1,20 @@
 """Fixtures for every suite. Sessions are per xdist worker, so each worker has services of its own."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.services.caddy import Caddy, run_caddy, short_directory
 from tests.services.mlflow_server import MlflowServer, run_mlflow_server
 from tests.services.postgres import Postgres, run_postgres
+
+# No test is judged by how long an example takes. CI tries the same examples each time; people try new ones.
+settings.register_profile("switchyard", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("switchyard")
 
 StartCaddy = Callable[[Path, Path], Caddy]
 
