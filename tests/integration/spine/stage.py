@@ -22,6 +22,7 @@ from tests.services.yard import Yard
 
 SETTLED_SECONDS = 2.0
 PAUSE_SECONDS = 0.01
+ENDS = {"succeeded", "rolled_back", "failed"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,16 @@ def can_limit(**resources: Any) -> bool:
     except UnsupportedSetting:
         return False
     return True
+
+
+def wait_for_end(yard: Yard, rollout_id: str) -> dict[str, Any]:
+    """The rollout once it has ended, and its candidate too if it never got traffic."""
+    path = f"/admin/rollouts/{rollout_id}"
+    yard.wait_for(lambda: yard.get(path)["phase"] in ENDS, f"the end of {rollout_id}")
+    rollout = yard.get(path)
+    if rollout["phase"] != "succeeded" and rollout["server_id"] is not None:
+        yard.wait_for(lambda: not home(yard, rollout["server_id"]).exists(), "the end of its candidate")
+    return rollout
 
 
 # --- traffic -------------------------------------------------------------------------------------------

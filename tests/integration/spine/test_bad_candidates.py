@@ -8,11 +8,11 @@ from tests.integration.spine.stage import (
     Trainer,
     add_trainer,
     child_pid,
-    home,
     is_alive,
     light_traffic,
     owners,
     switches,
+    wait_for_end,
 )
 from tests.services.yard import Yard
 
@@ -79,9 +79,8 @@ def test_a_bad_candidate_gets_no_traffic_and_leaves_the_active_server_alone(
     assert (status["server_id"], status["healthy"]) == (active.server_id, True)
     assert yard.alias(active.trainer.model) == 1
 
-    rollout = yard.get(f"/admin/rollouts/{detail['id']}")
+    rollout = wait_for_end(yard, detail["id"])
     assert rollout["phase"] == "failed"
     assert rollout["failure"]["message"] == error["message"]
     assert printed in rollout["logs_tail"]
-    yard.wait_for(lambda: not home(yard, rollout["server_id"]).exists(), "the candidate's end")
     assert owners(yard, "srv_") == {active.server_id}

@@ -98,7 +98,10 @@ class TinyServer(ThreadingHTTPServer):
 
     def predict(self, body: bytes) -> tuple[int, dict[str, Any]]:
         behaviour = self.behaviour
-        asked = json.loads(body)
+        try:
+            asked = json.loads(body)
+        except ValueError:
+            return 400, {"error_code": "BAD_REQUEST", "message": "the body is not JSON"}
         if asked.get("poison"):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(asked.get("sleep", 0)))
