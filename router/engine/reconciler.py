@@ -15,7 +15,6 @@ from router.core.decide import (
     LaunchCandidate,
     LaunchTrainer,
     PrepareCandidate,
-    PrepareRun,
     ProbeCandidate,
     Wait,
     decide_rollout,
@@ -118,7 +117,7 @@ class Reconciler:
         action = decide_training(training, workload, self._context.clock.now())
         if isinstance(action, Wait):
             return action.until
-        if isinstance(action, PrepareRun | LaunchTrainer):
+        if isinstance(action, LaunchTrainer):
             await self._unless_told_to_end(training, partial(self._trainings.carry_out, training, action))
         else:
             await self._trainings.carry_out(training, action)
@@ -138,7 +137,10 @@ class Reconciler:
         return self._context.clock.now()
 
     async def _unless_told_to_end(self, record: T, act: Callable[[], Awaitable[None]]) -> None:
-        """A slow action is dropped when somebody cancels or aborts: the next decision cleans up after it."""
+        """A slow action is dropped when somebody cancels or aborts: the next decision cleans up after it.
+
+        Making a run is not among them: a run that MLflow has and no record knows would never be closed.
+        """
         await race(act, partial(self._until_told_to_end, record))
 
     async def _until_told_to_end(self, record: T) -> None:

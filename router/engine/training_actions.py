@@ -13,7 +13,7 @@ from router.core.decide import (
     TrainingAction,
     Wait,
 )
-from router.core.errors import RolloutInProgress, SwitchyardError, TrainerFailed, Unavailable
+from router.core.errors import RolloutInProgress, StaleRecord, SwitchyardError, TrainerFailed, Unavailable
 from router.core.models import Failure, Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.context import Context
 from router.registries.base import ModelVersion, RunStatus
@@ -56,13 +56,17 @@ class TrainingActions:
         image = await self._context.runtime.resolve_image(training.image)
         tags = _run_tags(training) | {"switchyard.image_digest": image.digest}
         run_id = await self._context.registry.create_run(training.experiment, training.id, tags)
-        await self._ledger.move(
-            training,
-            f"run {run_id} is ready; image pinned to {image.digest}",
-            phase=TrainingPhase.STARTING,
-            image_digest=image.digest,
-            run_id=run_id,
-        )
+        while training.phase is TrainingPhase.QUEUED:
+            try:
+                training = await self._ledger.move(
+                    training,
+                    f"run {run_id} is ready; image pinned to {image.digest}",
+                    phase=TrainingPhase.STARTING,
+                    image_digest=image.digest,
+                    run_id=run_id,
+                )
+            except StaleRecord:  # cancelled in the meantime, and all the more in need of a run to close
+                training = await self._context.store.get(Training, training.id)
 
     async def _launch(self, training: Training) -> None:
         assert training.run_id is not None

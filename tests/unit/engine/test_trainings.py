@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from router.core.errors import AlreadyFinished, RegistryUnavailable, UnknownTrainer
@@ -130,6 +131,32 @@ async def test_a_cancelled_training_is_stopped_and_its_run_closed(yard: Yard) ->
         assert run.status == "KILLED"
         with pytest.raises(AlreadyFinished):
             await engine.commands.cancel_training(training.id)
+
+
+async def test_a_training_cancelled_while_its_run_is_made_closes_that_run(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_run, answered = yard.registry.create_run, anyio.Event()
+
+    async def create_slowly(experiment: str, training_id: str, tags: dict[str, str]) -> str:
+        run_id = await create_run(experiment, training_id, tags)
+        await answered.wait()
+        return run_id
+
+    monkeypatch.setattr(yard.registry, "create_run", create_slowly)
+    async with yard.run() as engine:
+        training = await yard.train(engine)
+        assert training.phase is TrainingPhase.QUEUED
+        await engine.commands.cancel_training(training.id)
+        await yard.clock.settle()
+        answered.set()
+        await yard.clock.settle()
+        done = await engine.store.get(Training, training.id)
+        assert done.phase is TrainingPhase.CANCELLED
+        run = await yard.registry.run(await create_run(done.experiment, done.id, {}))
+        assert run is not None
+        assert run.status == "KILLED"
+        assert yard.runtime.launched == []
 
 
 async def test_a_registry_that_is_away_is_waited_for_in_plain_sight(yard: Yard) -> None:
