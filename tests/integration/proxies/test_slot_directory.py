@@ -1,0 +1,138 @@
+"""The slot directory under kills and full disks: the old state or the new one, and never a mixture."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.core.errors import InvalidRequest, StorageFull
+from router.core.traffic import Traffic
+from router.proxies.slot_directory import KEPT, SlotDirectories
+from router.proxies.slot_lock import SlotLock
+from scripts.service_commands import ROOT
+from tests.integration.proxies.slot_writer import upstream
+from tests.services.small_disk import may_mount, mount_small_disk
+
+OLD, NEW = Traffic(active=upstream(1)), Traffic(active=upstream(2))
+
+
+def make_slots(root: Path) -> SlotDirectories:
+    slots = SlotDirectories(root, "127.0.0.1:9001")
+    slots.create(["default"])
+    slots.write("default", OLD)
+    return slots
+
+
+def files_of(root: Path) -> dict[str, str]:
+    current = root / "default" / "current"
+    return {name: (current / name).read_text() for name in ("active", "candidate", "cut")}
+
+
+def test_a_writer_killed_at_any_step_leaves_the_old_traffic_or_the_new(tmp_path: Path) -> None:
+    outcomes = []
+    for step in range(1, 200):
+        root = tmp_path / str(step)
+        slots = make_slots(root)
+        command = [sys.executable, "-m", "tests.integration.proxies.slot_writer", str(root), str(step), "2"]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        found = slots.read("default")
+        assert found in (OLD, NEW)
+        address = found.active.address if found.active else ""
+        assert files_of(root) == {"active": address, "candidate": address, "cut": "0000"}
+        outcomes.append(found == NEW)
+        slots.write("default", OLD)  # whatever was left does not disturb the next writer
+        assert slots.read("default") == OLD
+        if code == 0:
+            break
+    else:
+        pytest.fail("the writer never got to its end")
+    assert outcomes[0] is False
+    assert outcomes[-1] is True
+    assert outcomes == sorted(outcomes)  # once it holds, it holds
+
+
+def names_in(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "default").iterdir())
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open", "write", "fsync", "symlink", "replace"])
+def test_no_room_at_any_call_leaves_the_old_traffic_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    slots = make_slots(tmp_path)
+    before, real = names_in(tmp_path), getattr(os, call)
+    for good_calls in range(10):
+        left = good_calls
+
+        def fail_later(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, fail_later)
+            try:
+                slots.write("default", NEW)
+            except StorageFull:
+                refused = True
+            else:
+                refused = False
+        if not refused:  # there were fewer calls than that
+            break
+        assert slots.read("default") == OLD
+        assert names_in(tmp_path) == before
+    slots.write("default", NEW)
+    assert slots.read("default") == NEW
+
+
+if may_mount():
+
+    def test_a_disk_that_is_really_full_leaves_the_old_traffic(tmp_path: Path) -> None:
+        with mount_small_disk(tmp_path / "disk", 128 * 1024) as disk:
+            slots = make_slots(disk.directory)
+            disk.fill()
+            before = names_in(disk.directory)
+            with pytest.raises(StorageFull):
+                slots.write("default", NEW)
+            assert slots.read("default") == OLD
+            assert names_in(disk.directory) == before
+            disk.free()
+            slots.write("default", NEW)
+            assert slots.read("default") == NEW
+
+
+def test_old_directories_are_pruned_and_the_current_one_never(tmp_path: Path) -> None:
+    slots = make_slots(tmp_path)
+    for version in range(2, 40):
+        slots.write("default", Traffic(active=upstream(version)))
+    numbered = [path for path in (tmp_path / "default").iterdir() if path.name.isdecimal()]
+    assert len(numbered) == KEPT
+    assert slots.read("default") == Traffic(active=upstream(39))
+
+
+@pytest.mark.parametrize("name", ["../default", "a/b", "", ".", "..", "a\nb", "a\0b", "x" * 64])
+def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    slots = make_slots(tmp_path)
+    with pytest.raises(InvalidRequest):
+        slots.write(name, NEW)
+    with pytest.raises(InvalidRequest):
+        slots.create([name])
+
+
+def test_the_lock_is_for_one_router_and_goes_with_it(tmp_path: Path) -> None:
+    first, second = SlotLock(tmp_path), SlotLock(tmp_path)
+    assert first.try_acquire()
+    assert not second.try_acquire()
+    # A child of the holder does not inherit the lock.
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    first.release()
+    try:
+        assert second.try_acquire()
+    finally:
+        child.communicate(b"\n")
