@@ -169,7 +169,8 @@ def _insert_record(connection: Connection, record: Stored) -> None:
 
 def _update_record(connection: Connection, before: Stored, after: Stored) -> None:
     guard = {"guard_id": before.id, "guard_phase": str(before.phase), "guard_revision": before.revision}
-    _refuse_second_holder(connection, after)
+    if not (isinstance(before, Rollout) and before.holds_endpoint):  # one that holds it already, may go on
+        _refuse_second_holder(connection, after)
     written = connection.execute(GUARDED_UPDATE[type(before)], {**guard, **_changing_values(after)})
     if written.rowcount != 1:
         raise moved_by_another(before)

@@ -270,6 +270,15 @@ async def test_a_rollout_cannot_take_its_endpoint_back_from_another(store: Store
     assert refusal.value.detail == {"rollout_id": "rol_2"}
 
 
+async def test_a_rollout_that_was_pushed_aside_unawares_has_moved_and_is_not_refused(store: Store) -> None:
+    first = make_rollout("rol_1")
+    await store.apply(opened(first))
+    rollback = make_rollout("rol_2", kind="rollback", preempts="rol_1")
+    await store.apply(Update(first, first.evolve(2.0, preempted=True)), opened(rollback))
+    with pytest.raises(StaleRecord):
+        await store.apply(Update(first, first.evolve(3.0, phase=RolloutPhase.LAUNCHING)))
+
+
 async def test_of_many_rollouts_that_race_for_an_endpoint_exactly_one_begins(store: Store) -> None:
     rollouts = [make_rollout(f"rol_{number}") for number in range(16)]
     outcomes = await race([partial(store.apply, opened(rollout)) for rollout in rollouts])
