@@ -6,6 +6,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.integration.engine.aftermath import find_unsettled
+from tests.integration.engine.stage import Stage, set_stage
+from tests.integration.spine.stage import add_trainer
 from tests.services.mlflow_server import MlflowServer
 from tests.services.yard import Yard, run_yard
 
@@ -17,6 +19,7 @@ class SharedYard:
         self._mlflow_url = mlflow_url
         self._stack = stack
         self._yard: Yard | None = None
+        self._model: str | None = None
 
     def take(self) -> Yard:
         if self._yard is None or not is_well(self._yard):
@@ -24,6 +27,14 @@ class SharedYard:
             self._yard = self._stack.enter_context(run_yard(self._mlflow_url, SETTINGS, may_crash=True))
             self._yard.start()
         return self._yard
+
+    def model_with_two_versions(self, yard: Yard) -> str:
+        if self._model is None:
+            trainer = add_trainer(yard)
+            for _ in range(2):
+                yard.post(f"/admin/train/{trainer.name}")
+            self._model = trainer.model
+        return self._model
 
 
 def is_well(yard: Yard) -> bool:
@@ -39,3 +50,8 @@ def shared_yard(mlflow_server: MlflowServer) -> Iterator[SharedYard]:
 @pytest.fixture
 def yard(shared_yard: SharedYard) -> Yard:
     return shared_yard.take()
+
+
+@pytest.fixture
+def stage(shared_yard: SharedYard, yard: Yard) -> Stage:
+    return set_stage(yard, shared_yard.model_with_two_versions(yard))

@@ -22,10 +22,10 @@ class Call:
         return yard.call("POST", self.path, self.body, headers=self._key)
 
 
-def kill_router_at(yard: Yard, point: str, *acts: Callable[[], object]) -> None:
+def kill_router_at(yard: Yard, point: str, *acts: Callable[[Yard], object]) -> None:
     """Have the router die at this point (see `crashing_router`) of what the acts set going."""
     yard.crash_router_at(point)
     for act in acts:
         with suppress(httpx.TransportError):
-            act()
+            act(yard)
     yard.wait_for_crash()

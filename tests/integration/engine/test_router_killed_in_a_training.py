@@ -43,7 +43,7 @@ def check_trained_and_rolled_out(yard: Yard, trainer: Trainer) -> Training:
 def test_a_training_goes_on_and_rolls_out_what_it_made(yard: Yard, phase: str, when: str) -> None:
     trainer = add_trainer(yard)
     call = Call(f"/admin/train_then_roll/{trainer.name}")
-    kill_router_at(yard, f"training:{phase}:{when}", lambda: call.send(yard))
+    kill_router_at(yard, f"training:{phase}:{when}", call.send)
     yard.start_router()
     training = check_trained_and_rolled_out(yard, trainer)
     assert call.send(yard).json()["id"] == training.id
@@ -53,7 +53,7 @@ def test_a_training_goes_on_and_rolls_out_what_it_made(yard: Yard, phase: str, w
 def test_a_training_that_was_recorded_is_carried_out_though_nobody_heard_so(yard: Yard) -> None:
     trainer = add_trainer(yard)
     call = Call(f"/admin/train_then_roll/{trainer.name}")
-    kill_router_at(yard, "training:queued:after", lambda: call.send(yard))
+    kill_router_at(yard, "training:queued:after", call.send)
     yard.start_router()
     training = check_trained_and_rolled_out(yard, trainer)
     assert call.send(yard).json()["id"] == training.id
@@ -62,7 +62,7 @@ def test_a_training_that_was_recorded_is_carried_out_though_nobody_heard_so(yard
 def test_a_training_that_was_not_recorded_is_not_begun_and_can_be_asked_for_again(yard: Yard) -> None:
     trainer = add_trainer(yard)
     call = Call(f"/admin/train_then_roll/{trainer.name}")
-    kill_router_at(yard, "training:queued:before", lambda: call.send(yard))
+    kill_router_at(yard, "training:queued:before", call.send)
     yard.start_router()
     wait_until_at_rest(yard)
     assert read_trainings(yard, trainer) == []
@@ -74,7 +74,7 @@ def test_a_training_that_was_not_recorded_is_not_begun_and_can_be_asked_for_agai
 def test_a_training_that_fails_is_told_as_failed(yard: Yard, when: str) -> None:
     trainer = add_trainer(yard, env={"BEHAVIOUR": "fails-after-registering"})
     call = Call(f"/admin/train_then_roll/{trainer.name}")
-    kill_router_at(yard, f"training:failed:{when}", lambda: call.send(yard))
+    kill_router_at(yard, f"training:failed:{when}", call.send)
     yard.start_router()
     wait_until_at_rest(yard)
     answer = call.send(yard)
@@ -88,7 +88,7 @@ def test_a_training_that_fails_is_told_as_failed(yard: Yard, when: str) -> None:
 def test_a_training_that_overruns_its_timeout_is_told_as_timed_out(yard: Yard, when: str) -> None:
     trainer = add_trainer(yard, env={"BEHAVIOUR": "sleeps"}, timeout=1)
     call = Call(f"/admin/train_then_roll/{trainer.name}")
-    kill_router_at(yard, f"training:timed_out:{when}", lambda: call.send(yard))
+    kill_router_at(yard, f"training:timed_out:{when}", call.send)
     yard.start_router()
     wait_until_at_rest(yard)
     check_ended(yard, trainer, TrainingPhase.TIMED_OUT, "FAILED")
@@ -98,7 +98,7 @@ def test_a_training_that_overruns_its_timeout_is_told_as_timed_out(yard: Yard, w
 def test_a_training_that_was_cancelled_stays_cancelled(yard: Yard, when: str) -> None:
     trainer = add_trainer(yard, env={"BEHAVIOUR": "sleeps"})
 
-    def train_and_cancel() -> None:
+    def train_and_cancel(yard: Yard) -> None:
         asked = Call(f"/admin/train_then_roll/{trainer.name}", {"wait_seconds": 0}).send(yard).json()
         yard.wait_for(lambda: yard.get(asked["location"])["phase"] == "running", "a running trainer")
         yard.post(f"{asked['location']}/cancel", status=202)
