@@ -10,7 +10,7 @@ import anyio
 import structlog
 
 from router.core.clock import Clock
-from router.core.models import Endpoint, Event, Record, Rollout, Server
+from router.core.models import Endpoint, Event, Record, Rollout, Server, ServerPhase
 from router.stores.base import Change, Claim, Insert, Store, Update
 
 R = TypeVar("R", bound=Record)
@@ -74,8 +74,11 @@ class Ledger:
 
 
 def _endpoint_topics(record: Record) -> tuple[str, ...]:
-    if isinstance(record, Rollout | Server):
-        return (endpoint_topic(record.endpoint),)
+    """Whoever looks after an endpoint has nothing to do while a rollout or a new server is on its way."""
+    if isinstance(record, Rollout):
+        return (endpoint_topic(record.endpoint),) if record.phase.terminal else ()
+    if isinstance(record, Server):
+        return (endpoint_topic(record.endpoint),) if record.phase is not ServerPhase.STARTING else ()
     return (endpoint_topic(record.id),) if isinstance(record, Endpoint) else ()
 
 

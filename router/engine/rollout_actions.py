@@ -17,16 +17,18 @@ from router.core.decide import (
     ShiftTraffic,
     Wait,
 )
-from router.core.errors import CandidateUnhealthy, SwitchyardError
+from router.core.errors import CandidateUnhealthy, StaleRecord, SwitchyardError
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
 from router.core.traffic import Traffic
 from router.engine.aliasing import sync_alias
 from router.engine.context import Context, upstream_of
-from router.engine.probing import ProbeFailed, Proof
+from router.engine.probing import ProbeFailed
 from router.engine.servers import Servers
 from router.engine.training_actions import failure_of
 from router.runtimes.base import Image
 from router.stores.base import Change
+
+FRESH_SECONDS = 1.0  # for so long an answered ping counts as just now
 
 
 class RolloutActions:
@@ -82,7 +84,8 @@ class RolloutActions:
                         rollout, "it already has the traffic", phase=RolloutPhase.SHIFTING
                     )
                     return
-                if await self._take_up_warm(rollout, rollout.server_id):
+                previous = traffic.active.server_id if traffic.active else None
+                if await self._take_up_warm(rollout, rollout.server_id, previous):
                     return
         if rollout.serve_digest is not None:
             image = Image(rollout.serve_image, rollout.serve_digest)
@@ -107,8 +110,11 @@ class RolloutActions:
         )
         await self._ledger.apply(moved, self._ledger.opened(server, f"server {server.name}"), *retired)
 
-    async def _take_up_warm(self, rollout: Rollout, server_id: str) -> bool:
-        """The server to go back to, if it still runs, needs no launch: whether it could be taken."""
+    async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> bool:
+        """The server to go back to, if it still runs, needs no launch: whether it could be taken.
+
+        Nor a proof: it has answered users, and `/ping` a moment ago. A fast way back asks no more than that.
+        """
         server = await self._context.store.get(Server, server_id)
         state = await self._context.runtime.inspect(server_id)
         usable = {ServerPhase.READY, ServerPhase.RETIRING, ServerPhase.WARM}
@@ -120,7 +126,12 @@ class RolloutActions:
             return False
         await self._ledger.apply(
             self._ledger.moved(
-                rollout, f"server {server.name} is still warm", phase=RolloutPhase.PROBING, waiting_on=None
+                rollout,
+                f"server {server.name} is still warm",
+                phase=RolloutPhase.SHIFTING,
+                waiting_on=None,
+                previous_server_id=previous,
+                evidence=rollout.evidence | {"probe": {"ping": 200, "served_before": True}},
             ),
             self._ledger.moved(
                 server,
@@ -147,7 +158,7 @@ class RolloutActions:
     async def _probe(self, rollout: Rollout) -> None:
         server = await self._candidate(rollout)
         try:
-            proof, body = await self._prove(server, rollout.ready_deadline)
+            proof, body = await self._servers.prove(server, rollout.ready_deadline)
         except ProbeFailed as failed:
             raise CandidateUnhealthy(
                 f"the candidate for {rollout.model_uri} did not prove itself: {failed};"
@@ -167,15 +178,24 @@ class RolloutActions:
             kept.append(self._ledger.moved(server, probe_body=body))
         await self._ledger.apply(moved, *kept)
 
-    async def _prove(self, server: Server, deadline: float) -> tuple[Proof, str | None]:
-        if ServerPhase.READY in server.entered:
-            # It has answered users, and /ping a moment ago: a fast way back asks no more than that.
-            return Proof(evidence={"ping": 200, "served_before": True}), server.probe_body
-        return await self._servers.prove(server, deadline)
-
     async def _shift(self, rollout: Rollout) -> None:
         """The intent (what served before) is written before the switch, what follows from it after."""
         server = await self._candidate(rollout)
+        if not self._was_taken_up_just_now(rollout):
+            await self._ping_once_more(rollout, server)
+        async with self._context.traffic_locks[rollout.endpoint]:
+            traffic = await self._context.proxy.read_traffic(rollout.endpoint)
+            previous = traffic.active.server_id if traffic.active else None
+            rollout = await self._intend_shift(rollout, previous)
+            await self._context.proxy.set_traffic(rollout.endpoint, Traffic(active=upstream_of(server)))
+            await self._record_shift(rollout)
+
+    def _was_taken_up_just_now(self, rollout: Rollout) -> bool:
+        """A warm server answers `/ping` when it is taken up; nothing comes between that and the switch."""
+        at_once = str(RolloutPhase.GATING) not in rollout.entered
+        return at_once and self._context.clock.now() - rollout.entered[rollout.phase] < FRESH_SECONDS
+
+    async def _ping_once_more(self, rollout: Rollout, server: Server) -> None:
         assert server.address is not None
         try:
             await self._context.prober.ping(server.address)
@@ -184,13 +204,15 @@ class RolloutActions:
                 f"the candidate for {rollout.model_uri} stopped answering just before the switch: {failed};"
                 " it got no traffic and the active server was left as it was"
             ) from failed
-        async with self._context.traffic_locks[rollout.endpoint]:
-            traffic = await self._context.proxy.read_traffic(rollout.endpoint)
-            previous = traffic.active.server_id if traffic.active else None
-            # Guarded: an abort or a preemption that came in the meantime makes this one stale.
-            rollout = await self._ledger.move(rollout, previous_server_id=previous)
-            await self._context.proxy.set_traffic(rollout.endpoint, Traffic(active=upstream_of(server)))
-            await self._record_shift(rollout)
+
+    async def _intend_shift(self, rollout: Rollout, previous: str | None) -> Rollout:
+        """Raises StaleRecord if an abort or a preemption came in the meantime."""
+        if rollout.previous_server_id != previous:
+            return await self._ledger.move(rollout, previous_server_id=previous)
+        stored = await self._context.store.get(Rollout, rollout.id)
+        if stored.revision != rollout.revision:
+            raise StaleRecord(f"rollout {rollout.id} has moved since it was read")
+        return stored
 
     async def _record_shift(self, rollout: Rollout) -> None:
         server = await self._candidate(rollout)

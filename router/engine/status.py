@@ -33,16 +33,26 @@ class Health:
         self._answers: dict[str, str] = {}  # endpoint -> id of the server that answered its last /ping
 
     async def watch(self, endpoint: str) -> None:
-        """Ping the active server every few seconds, and after each change. Never returns."""
+        """Ping the active server every few seconds, and at once when it is another one. Never returns."""
+        clock = self._context.clock
+        pinged, due = "", clock.now()
         while True:
             changed = self._context.ledger.wakeups.take(endpoint_topic(endpoint))
             try:
                 active = (await self._context.proxy.read_traffic(endpoint)).active
-                if active is not None:
+                if active is not None and (active.server_id != pinged or clock.now() >= due):
+                    pinged, due = active.server_id, clock.now() + PING_SECONDS
                     await self._ping(endpoint, active)
+                elif active is not None and not await self._runs(active):
+                    self._answers.pop(endpoint, None)
             except SwitchyardError as error:
                 log.warning("cannot see the active server", endpoint=endpoint, error=error.message)
-            await wait_any(self._context.clock, PING_SECONDS, changed)
+            # A switch makes several changes close together: they neither ask for a ping nor put one off.
+            await wait_any(clock, max(0.0, due - clock.now()) or PING_SECONDS, changed)
+
+    async def _runs(self, active: Upstream) -> bool:
+        state = await self._context.runtime.inspect(active.server_id)
+        return state is not None and state.running
 
     async def _ping(self, endpoint: str, active: Upstream) -> bool:
         try:
