@@ -16,16 +16,18 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from urllib.parse import urlsplit
 
 import httpx
 
-ANSWER_SECONDS = 30.0
+from bench.plain import ANSWER_SECONDS, PlainConnection, make_request
+
 SLOW_SECONDS = 2.0
 KINDS = ("new", "pooled", "plain", "slow")
+CONNECTIONS = 200  # of each pool; a client that waits for one of its own would not be an open loop
+JSON_BODY = {"Content-Type": "application/json"}
 
 
 @dataclass
@@ -41,114 +43,80 @@ class Report:
     latencies_ms: list[float] = field(default_factory=list)  # of all but the slow kind
 
     def note(self, kind: str, method: str, status: int, server: str, seconds: float) -> None:
-        self.requests += 1
-        self.by_kind[kind] += 1
-        self.posts += method == "POST"
+        self._count(kind, method)
         if status != 200:
-            self.fail(kind, f"{method} {status}")
+            self._fail(kind, f"{method} {status}")
         self.served_by[server] += 1
         if kind != "slow":
             self.latencies_ms.append(round(seconds * 1000, 2))
 
     def note_broken(self, kind: str, method: str, error: Exception) -> None:
+        self._count(kind, method)
+        self._fail(kind, f"{method} {type(error).__name__}: {error}")
+
+    def _count(self, kind: str, method: str) -> None:
         self.requests += 1
         self.by_kind[kind] += 1
         self.posts += method == "POST"
-        self.fail(kind, f"{method} {type(error).__name__}: {error}")
 
-    def fail(self, kind: str, reason: str) -> None:
+    def _fail(self, kind: str, reason: str) -> None:
         self.failed += 1
         self.failed_by_kind[kind] += 1
         self.reasons[reason] += 1
 
 
+@dataclass(frozen=True)
+class Offer:
+    """`rate` requests a second over the three quick kinds; `slow` more are in flight all the time."""
+
+    url: str
+    body: bytes
+    slow_body: bytes
+    rate: float
+    slow: int = 4
+    slow_upload: bool = False  # a slow request is one whose body takes its time, for servers that do not wait
+
+
 Send = Callable[[str], Awaitable[tuple[int, str]]]  # method -> status, X-Served-By
 
 
-class PlainConnection:
-    """HTTP/1.1 by hand over one connection that is kept: what a client without any retry sees."""
-
-    def __init__(self, url: str, body: bytes) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = str(parts.hostname), int(parts.port or 80)
-        head = f"Host: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: "
-        self._requests = {
-            "GET": f"GET /ping HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode(),
-            "POST": f"POST /invocations HTTP/1.1\r\n{head}{len(body)}\r\n\r\n".encode() + body,
-        }
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def send(self, method: str) -> tuple[int, str]:
-        try:
-            return await asyncio.wait_for(self._exchange(method), ANSWER_SECONDS)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            self.close()
-            raise
-
-    async def _exchange(self, method: str) -> tuple[int, str]:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port)
-        reader, writer = self._streams
-        writer.write(self._requests[method])
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        status_line, *lines = head.split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        if headers.get("transfer-encoding") == "chunked":
-            while size := int(await reader.readuntil(b"\r\n"), 16):
-                await reader.readexactly(size + 2)
-            await reader.readexactly(2)
-        else:
-            await reader.readexactly(int(headers.get("content-length", "0")))
-        if headers.get("connection", "").lower() == "close":
-            self.close()
-        return int(status_line.split()[1]), headers.get("x-served-by", "")
-
-    def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-
-async def send_with(client: httpx.AsyncClient, body: bytes, method: str) -> tuple[int, str]:
-    headers = {"Content-Type": "application/json"}
-    if method == "GET":
-        response = await client.get("/ping")
-    else:
-        response = await client.post("/invocations", content=body, headers=headers)
-    return response.status_code, response.headers.get("x-served-by", "")
-
-
 class Load:
-    """`rate` requests a second over all kinds; the slow kind keeps `slow` requests in flight all the time."""
-
-    def __init__(self, url: str, body: bytes, slow_body: bytes, rate: float, slow: int = 4) -> None:
+    def __init__(self, offer: Offer) -> None:
         self.report = Report()
-        self._url, self._body, self._slow_body = url, body, slow_body
-        self._rate, self._slow = rate, slow
-        self._stopping = asyncio.Event()
+        self._offer = offer
+        self._plain_requests = {
+            "GET": make_request(offer.url, "GET", "/ping"),
+            "POST": make_request(offer.url, "POST", "/invocations", offer.body),
+        }
         self._idle_connections: list[PlainConnection] = []
+        self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         self._stopping.set()
 
     async def run(self, requests: int) -> Report:
         """Returns when so many paced requests were sent and all answered, or after `stop`."""
-        options = {"base_url": self._url, "timeout": ANSWER_SECONDS, "trust_env": False}
-        fresh = httpx.Limits(max_keepalive_connections=0)
         began = time.monotonic()
         async with (
-            httpx.AsyncClient(limits=fresh, **options) as new,  # type: ignore[arg-type]
-            httpx.AsyncClient(**options) as pooled,  # type: ignore[arg-type]
+            self._make_client(kept=0) as new,
+            self._make_client(kept=CONNECTIONS) as pooled,
+            self._make_client(kept=CONNECTIONS) as slow,
             asyncio.TaskGroup() as group,
         ):
-            slow = [group.create_task(self._keep_slow(pooled)) for _ in range(self._slow)]
+            for _ in range(self._offer.slow):
+                group.create_task(self._keep_slow(slow))
             await self._pace(group, requests, new, pooled)
             self._stopping.set()
-            await asyncio.gather(*slow)
         for connection in self._idle_connections:
             connection.close()
         self.report.seconds = time.monotonic() - began
         return self.report
+
+    def _make_client(self, kept: int) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=kept)
+        return httpx.AsyncClient(
+            base_url=self._offer.url, timeout=ANSWER_SECONDS, trust_env=False, limits=limits
+        )
 
     async def _pace(
         self, group: asyncio.TaskGroup, requests: int, new: httpx.AsyncClient, pooled: httpx.AsyncClient
@@ -160,7 +128,7 @@ class Load:
             if self._stopping.is_set():
                 return
             # An open loop: a slow answer does not slow the offer down.
-            await asyncio.sleep(max(0.0, began + number / self._rate - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + number / self._offer.rate - time.monotonic()))
             group.create_task(self._send_one(next(kinds), next(methods), new, pooled))
 
     async def _send_one(
@@ -168,19 +136,37 @@ class Load:
     ) -> None:
         if kind == "plain":
             connection = (
-                self._idle_connections.pop()
-                if self._idle_connections
-                else PlainConnection(self._url, self._body)
+                self._idle_connections.pop() if self._idle_connections else PlainConnection(self._offer.url)
             )
-            await self._measure(kind, method, connection.send)
+            await self._measure(kind, method, lambda method: self._send_plain(connection, method))
             self._idle_connections.append(connection)
             return
         client = new if kind == "new" else pooled
-        await self._measure(kind, method, lambda method: send_with(client, self._body, method))
+        await self._measure(kind, method, lambda method: self._send_with(client, method))
+
+    async def _send_plain(self, connection: PlainConnection, method: str) -> tuple[int, str]:
+        answer = await connection.send(self._plain_requests[method])
+        return answer.status, answer.served_by
+
+    async def _send_with(self, client: httpx.AsyncClient, method: str) -> tuple[int, str]:
+        if method == "GET":
+            response = await client.get("/ping")
+        else:
+            response = await client.post("/invocations", content=self._offer.body, headers=JSON_BODY)
+        return response.status_code, response.headers.get("x-served-by", "")
 
     async def _keep_slow(self, client: httpx.AsyncClient) -> None:
         while not self._stopping.is_set():
-            await self._measure("slow", "POST", lambda method: send_with(client, self._slow_body, method))
+            await self._measure("slow", "POST", lambda _: self._send_slow(client))
+
+    async def _send_slow(self, client: httpx.AsyncClient) -> tuple[int, str]:
+        if self._offer.slow_upload:
+            length = {"Content-Length": str(len(self._offer.body))}
+            content = upload_slowly(self._offer.body)
+            response = await client.post("/invocations", content=content, headers=JSON_BODY | length)
+        else:
+            response = await client.post("/invocations", content=self._offer.slow_body, headers=JSON_BODY)
+        return response.status_code, response.headers.get("x-served-by", "")
 
     async def _measure(self, kind: str, method: str, send: Send) -> None:
         began = time.monotonic()
@@ -192,13 +178,17 @@ class Load:
             self.report.note(kind, method, status, server, time.monotonic() - began)
 
 
-async def run_load(arguments: argparse.Namespace) -> Report:
-    load = Load(
-        arguments.url, arguments.body.encode(), arguments.slow_body.encode(), arguments.rate, arguments.slow
-    )
+async def upload_slowly(body: bytes) -> AsyncIterator[bytes]:
+    yield body[:1]
+    await asyncio.sleep(SLOW_SECONDS)
+    yield body[1:]
+
+
+async def run_load(offer: Offer, requests: int) -> Report:
+    load = Load(offer)
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
-    return await load.run(arguments.requests)
+    return await load.run(requests)
 
 
 def main() -> None:
@@ -209,7 +199,14 @@ def main() -> None:
     parser.add_argument("--slow", type=int, default=4, help="slow requests in flight all the time")
     parser.add_argument("--body", default='{"inputs": [[1.0]]}')
     parser.add_argument("--slow-body", default=json.dumps({"sleep": SLOW_SECONDS}))
-    json.dump(asdict(asyncio.run(run_load(parser.parse_args()))), sys.stdout)
+    parser.add_argument(
+        "--slow-upload", action="store_true", help="slow requests send --body, taking two seconds over it"
+    )
+    given = parser.parse_args()
+    offer = Offer(
+        given.url, given.body.encode(), given.slow_body.encode(), given.rate, given.slow, given.slow_upload
+    )
+    json.dump(asdict(asyncio.run(run_load(offer, given.requests))), sys.stdout)
 
 
 if __name__ == "__main__":
