@@ -1,9 +1,7 @@
 """What every store promises: the memory driver, SQLite, and PostgreSQL."""
 
-from collections.abc import AsyncIterator
 from functools import partial
 from math import inf, isnan, nan
-from pathlib import Path
 
 import anyio
 import pytest
@@ -24,28 +22,10 @@ from router.core.models import (
 )
 from router.core.specs import Resources
 from router.stores.base import Claim, Insert, Store, Update
-from router.stores.memory import MemoryStore
-from router.stores.sql import SqlStore
 from tests.races import race
 from tests.records import make_rollout, make_server, make_training, opened, told
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened_store = _open(request, tmp_path)
-    await opened_store.start()
-    yield opened_store
-    await opened_store.close()
-
-
-def _open(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "memory":
-        return MemoryStore()
-    if request.param == "sqlite":
-        return SqlStore(f"sqlite:///{tmp_path}/state/store.db")
-    return SqlStore(request.getfixturevalue("postgres").create_database())
 
 
 async def test_a_record_comes_back_exactly_as_it_was_written(store: Store) -> None:
