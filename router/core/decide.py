@@ -6,6 +6,32 @@ one action; the engine carries it out, records the outcome, and asks again.
 
 from dataclasses import dataclass
 
+from router.core.actions import (
+    AbortRollout,
+    CloseTraining,
+    CollectVersion,
+    ConcludeTraining,
+    FinishRollout,
+    JudgeCandidate,
+    LaunchCandidate,
+    LaunchTrainer,
+    MoveServer,
+    PrepareCandidate,
+    PrepareRun,
+    ProbeCandidate,
+    PromoteVersion,
+    PutCandidateAway,
+    RecordExit,
+    RecordShift,
+    RolloutAction,
+    ServerAction,
+    ShiftTraffic,
+    StopServer,
+    StopTrainer,
+    TrainingAction,
+    Wait,
+    WatchDrain,
+)
 from router.core.models import (
     Failure,
     Rollout,
@@ -17,153 +43,6 @@ from router.core.models import (
 )
 from router.core.traffic import Traffic
 from router.core.workload import WorkloadState
-
-# --- actions ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do before an event, or before this time (epoch seconds)."""
-
-    until: float | None = None
-
-
-@dataclass(frozen=True)
-class PrepareRun:
-    """Create the run in the registry and pin the image to its digest."""
-
-
-@dataclass(frozen=True)
-class LaunchTrainer:
-    pass
-
-
-@dataclass(frozen=True)
-class StopTrainer:
-    pass
-
-
-@dataclass(frozen=True)
-class RecordExit:
-    """The trainer has exited with 0: keep its log and go on to what it registered."""
-
-
-@dataclass(frozen=True)
-class CollectVersion:
-    """Find, or register, the version that the trainer made."""
-
-
-@dataclass(frozen=True)
-class ConcludeTraining:
-    """Record how it ended, before the run is closed in the registry."""
-
-    outcome: TrainingPhase
-    failure: Failure | None
-
-
-@dataclass(frozen=True)
-class CloseTraining:
-    """Close the run, put the workload away, enter the terminal phase, start the promised rollout."""
-
-
-TrainingAction = (
-    Wait
-    | PrepareRun
-    | LaunchTrainer
-    | StopTrainer
-    | RecordExit
-    | CollectVersion
-    | ConcludeTraining
-    | CloseTraining
-)
-
-
-@dataclass(frozen=True)
-class PrepareCandidate:
-    """Choose the slot, pin the image, record the server that will be launched or is still warm."""
-
-
-@dataclass(frozen=True)
-class LaunchCandidate:
-    pass
-
-
-@dataclass(frozen=True)
-class ProbeCandidate:
-    pass
-
-
-@dataclass(frozen=True)
-class JudgeCandidate:
-    """Run the gates."""
-
-
-@dataclass(frozen=True)
-class ShiftTraffic:
-    pass
-
-
-@dataclass(frozen=True)
-class RecordShift:
-    """Traffic already names the candidate: write down what follows from that."""
-
-
-@dataclass(frozen=True)
-class PromoteVersion:
-    """Move the registry's alias to what is being served."""
-
-
-@dataclass(frozen=True)
-class FinishRollout:
-    pass
-
-
-@dataclass(frozen=True)
-class AbortRollout:
-    """Record how it ends, before the candidate is put away."""
-
-    outcome: RolloutPhase
-    failure: Failure | None
-
-
-@dataclass(frozen=True)
-class PutCandidateAway:
-    pass
-
-
-RolloutAction = (
-    Wait
-    | PrepareCandidate
-    | LaunchCandidate
-    | ProbeCandidate
-    | JudgeCandidate
-    | ShiftTraffic
-    | RecordShift
-    | PromoteVersion
-    | FinishRollout
-    | AbortRollout
-    | PutCandidateAway
-)
-
-
-@dataclass(frozen=True)
-class MoveServer:
-    phase: ServerPhase
-    reason: str
-
-
-@dataclass(frozen=True)
-class StopServer:
-    pass
-
-
-@dataclass(frozen=True)
-class WatchDrain:
-    """It still answers requests, and no event tells when the last one is done: look again soon."""
-
-
-ServerAction = Wait | MoveServer | StopServer | WatchDrain
-
 
 # --- trainings -------------------------------------------------------------------------------------
 

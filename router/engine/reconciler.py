@@ -11,15 +11,8 @@ from typing import TypeVar
 import structlog
 from anyio.abc import TaskGroup
 
-from router.core.decide import (
-    LaunchCandidate,
-    LaunchTrainer,
-    PrepareCandidate,
-    ProbeCandidate,
-    Wait,
-    decide_rollout,
-    decide_training,
-)
+from router.core.actions import LaunchCandidate, LaunchTrainer, PrepareCandidate, ProbeCandidate, Wait
+from router.core.decide import decide_rollout, decide_training
 from router.core.errors import StaleRecord, SwitchyardError
 from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.context import Context

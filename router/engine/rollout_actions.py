@@ -3,7 +3,7 @@
 Everything slow (launch, probe) happens outside the endpoint's lock; the switch itself happens inside it.
 """
 
-from router.core.decide import (
+from router.core.actions import (
     AbortRollout,
     FinishRollout,
     JudgeCandidate,

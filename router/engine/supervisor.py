@@ -7,7 +7,8 @@ event and, in case one was missed, every few seconds. So a reboot, a crash and a
 import structlog
 from anyio.abc import TaskGroup
 
-from router.core.decide import MoveServer, ServerSeen, StopServer, Wait, WatchDrain, decide_server
+from router.core.actions import MoveServer, StopServer, Wait, WatchDrain
+from router.core.decide import ServerSeen, decide_server
 from router.core.errors import ProxyUnavailable, StaleRecord, SwitchyardError
 from router.core.models import Endpoint, Rollout, Server, ServerPhase
 from router.core.traffic import Traffic, Upstream

@@ -2,7 +2,7 @@
 
 import json
 
-from router.core.decide import (
+from router.core.actions import (
     CloseTraining,
     CollectVersion,
     ConcludeTraining,

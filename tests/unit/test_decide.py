@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core import decide
+from router.core import actions, decide
 from router.core.models import (
     Rollout,
     RolloutPhase,
@@ -69,7 +69,7 @@ def test_how_a_trainer_ended_is_told_by_its_exit(
     workload: WorkloadState | None, outcome: TrainingPhase, code: str
 ) -> None:
     action = decide.decide_training(running_training(), workload, NOW)
-    assert isinstance(action, decide.ConcludeTraining)
+    assert isinstance(action, actions.ConcludeTraining)
     assert action.outcome is outcome
     assert action.failure is not None
     assert action.failure.code == code
@@ -77,13 +77,13 @@ def test_how_a_trainer_ended_is_told_by_its_exit(
 
 def test_a_trainer_that_exits_with_0_in_time_is_asked_for_its_version() -> None:
     assert (
-        decide.decide_training(running_training(), exited(0, finished_at=950.0), NOW) == decide.RecordExit()
+        decide.decide_training(running_training(), exited(0, finished_at=950.0), NOW) == actions.RecordExit()
     )
 
 
 def test_a_running_trainer_is_left_alone_until_its_deadline() -> None:
-    assert decide.decide_training(running_training(), RUNNING, NOW) == decide.Wait(2_000.0)
-    assert decide.decide_training(running_training(), RUNNING, 2_000.0) == decide.StopTrainer()
+    assert decide.decide_training(running_training(), RUNNING, NOW) == actions.Wait(2_000.0)
+    assert decide.decide_training(running_training(), RUNNING, 2_000.0) == actions.StopTrainer()
 
 
 @given(st.sampled_from(TrainingPhase), workloads, st.booleans(), st.floats(0, 5_000))
@@ -92,11 +92,11 @@ def test_only_an_exit_with_0_leads_to_a_version(
 ) -> None:
     training = running_training(phase=phase, cancel_requested=cancelled)
     action = decide.decide_training(training, workload, now)
-    if isinstance(action, decide.RecordExit):
+    if isinstance(action, actions.RecordExit):
         assert workload is not None
         assert workload.exit_code == 0
         assert not cancelled
-    if isinstance(action, decide.StopTrainer):
+    if isinstance(action, actions.StopTrainer):
         assert workload is RUNNING
 
 
@@ -119,12 +119,12 @@ def test_traffic_moves_only_to_a_candidate_that_runs_and_is_wanted(
     rollout = rollout_of_candidate(phase=phase, abort_requested=aborted, preempted=preempted)
     active = ACTIVE.model_copy(update={"server_id": "srv_candidate"}) if switched else ACTIVE
     action = decide.decide_rollout(rollout, Traffic(active=active), candidate, now)
-    if isinstance(action, decide.ShiftTraffic):
+    if isinstance(action, actions.ShiftTraffic):
         assert phase is RolloutPhase.SHIFTING
         assert candidate is RUNNING
         assert (aborted, preempted, switched) == (False, False, False)
         assert now < rollout.ready_deadline
-    if isinstance(action, decide.AbortRollout) and switched and phase is RolloutPhase.SHIFTING:
+    if isinstance(action, actions.AbortRollout) and switched and phase is RolloutPhase.SHIFTING:
         assert preempted
 
 
@@ -151,14 +151,14 @@ def test_a_server_is_stopped_only_when_nothing_names_it_and_nothing_is_inside_it
     seen = decide.ServerSeen(workload, in_flight, wanted)
     action = decide.decide_server(server, traffic, seen, NOW)
     overdue = drain_deadline is not None and drain_deadline <= NOW
-    if isinstance(action, decide.StopServer):
+    if isinstance(action, actions.StopServer):
         assert not named
         assert phase is ServerPhase.DRAINING
         assert in_flight == 0 or overdue
     if named:
-        assert action in (decide.Wait(), decide.MoveServer(ServerPhase.READY, "it has the traffic"))
+        assert action in (actions.Wait(), actions.MoveServer(ServerPhase.READY, "it has the traffic"))
     if (
-        isinstance(action, decide.MoveServer)
+        isinstance(action, actions.MoveServer)
         and phase is ServerPhase.WARM
         and workload is RUNNING
         and not named
