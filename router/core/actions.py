@@ -1,4 +1,4 @@
-"""What can be done next with a training, a rollout or a server: named by `decide`, carried out by the engine."""
+"""What can be done next with a training, a rollout or a server: named by `decide`, done by the engine."""
 
 from dataclasses import dataclass
 
