@@ -71,6 +71,7 @@ STATUS: dict[str, Any] = {
     "model_uri": "models:/DiabetesRF/2",
     "model_version": 2,
     "model_alias": "deployed",
+    "alias_in_step": True,
     "ts": 1795236649.7,
     "spec_errors": [],
 }

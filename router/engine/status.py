@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import structlog
 
 from router.core.errors import SwitchyardError
-from router.core.models import Endpoint, Server
+from router.core.models import Endpoint, Server, ServerPhase
 from router.core.traffic import Upstream
+from router.engine.aliasing import alias_follows
 from router.engine.context import Context
 from router.engine.ledger import endpoint_topic
 from router.engine.probing import ProbeFailed
@@ -23,7 +24,8 @@ class Serving:
 
     active: Upstream | None = None
     server: Server | None = None
-    alias: str | None = None  # once it points to the active version
+    since: float | None = None  # epoch seconds of the switch to it
+    alias_in_step: bool = False  # whether the registry's alias points to it already
     healthy: bool = False
 
 
@@ -69,13 +71,13 @@ class Health:
         active = (await context.proxy.read_traffic(endpoint)).active
         if active is None:
             return Serving()
-        record = await context.store.get(Endpoint, endpoint)
-        follows = (record.alias_model, record.alias_version) == (active.model_name, active.model_version)
         healthy = self._answers.get(endpoint) == active.server_id or await self._ping(endpoint, active)
+        server = await context.store.get(Server, active.server_id)
         return Serving(
             active=active,
-            server=await context.store.get(Server, active.server_id),
-            alias=context.policy.production_alias if follows else None,
+            server=server,
+            since=server.entered.get(str(ServerPhase.READY), server.updated_at),
+            alias_in_step=alias_follows(await context.store.get(Endpoint, endpoint), active),
             healthy=healthy,
         )
 

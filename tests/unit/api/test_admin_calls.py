@@ -85,8 +85,9 @@ async def test_status_tells_what_serves(yard: Yard) -> None:
         assert status["model_version"] == version
         assert status["model_uri"] == f"models:/Iris/{version}"
         assert status["model_alias"] == "deployed"
+        assert status["alias_in_step"] is True
         assert status["url"].startswith("http://127.0.0.1:")
-        assert isinstance(status["ts"], float)
+        assert status["ts"] == (await yard.server(status["server_id"])).entered["ready"]
 
 
 async def test_train_answers_with_the_version_it_made(yard: Yard) -> None:
