@@ -1,5 +1,7 @@
-"""Calls to a router that is killed on the way, and the calls of a client that then tries again."""
+"""Kills: of a router on its way through a call, which the client then repeats; of a server."""
 
+import os
+import signal
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from tests.integration.spine.stage import child_pid
 from tests.services.yard import Yard
 
 
@@ -29,3 +32,7 @@ def kill_router_at(yard: Yard, point: str, *acts: Callable[[Yard], object]) -> N
         with suppress(httpx.TransportError):
             act(yard)
     yard.wait_for_crash()
+
+
+def kill_server(yard: Yard, server_id: str) -> None:
+    os.kill(child_pid(yard, server_id), signal.SIGKILL)
