@@ -33,7 +33,8 @@ def start_process(
     environment: Mapping[str, str],
     cwd: Path,
     ports: Mapping[str, int],
-) -> None:
+) -> subprocess.Popen[bytes]:
+    """The caller keeps what it gets as long as it lives itself; the process goes on after that."""
     log.parent.mkdir(parents=True, exist_ok=True)
     record.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -51,6 +52,7 @@ def start_process(
     draft = record.with_suffix(".new")
     draft.write_text(text)
     draft.replace(record)
+    return child
 
 
 def read_record(path: Path) -> Record | None:

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Stack:
     def __init__(self, ports: Ports, home: Path) -> None:
         self.ports = ports
         self.home = home
+        self._children: list[subprocess.Popen[bytes]] = []
         self.state = home / "state"
         self.caddy_config = self.state / "caddy.json"
         self.admin_socket = self.state / "caddy-admin.sock"
@@ -159,16 +161,12 @@ class Stack:
         return True
 
     def _start(self, service: Service) -> str:
-        start_process(
-            self.record(service.name),
-            self.log(service.name),
-            service.command,
-            service.environment,
-            ROOT,
-            service.ports,
+        record, log = self.record(service.name), self.log(service.name)
+        self._children.append(
+            start_process(record, log, service.command, service.environment, ROOT, service.ports)
         )
         where = ", ".join(str(port) for port in service.ports.values())
-        return f"starting {service.name} on port {where} (log: {self.log(service.name)})"
+        return f"starting {service.name} on port {where} (log: {log})"
 
     def _wait(self, name: str, missing: Callable[[], str | None]) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -43,7 +43,7 @@ unpack_debian_caddy() {
         -o Acquire::Languages=none -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false
     )
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
-    write_sid_source > "$apt/sid.list"
+    write_sid_source /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} > "$apt/sid.list"
     if [ ! -s "$apt/sid.list" ]; then
         echo "setup: no Debian mirror found in this system's apt sources" >&2
         return 1
@@ -56,12 +56,12 @@ unpack_debian_caddy() {
     rm -rf "$apt"
 }
 
-# Prints one line for sources.list: the first mirror of Debian's main archive that the system is configured
-# with (a security archive has no sid), in either of apt's two formats, with the keyring named there.
+# write_sid_source FILE...: prints one line for sources.list, with the first mirror of Debian's main archive in
+# the apt sources given (a security archive has no sid), in either of apt's two formats, and with its keyring.
 write_sid_source() {
     local files=()
     local file
-    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+    for file in "$@"; do
         [ -r "$file" ] && files+=("$file")
     done
     [ ${#files[@]} -gt 0 ] || return 0

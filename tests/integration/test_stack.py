@@ -1,0 +1,108 @@
+"""The processes that `make demo` leaves in the background, and `make down` must find again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts.background import Record, find_process, read_record, start_process, stop_process
+from scripts.service_commands import ROOT
+from scripts.stack import Ports, Stack, StackError
+from tests.services.ports import find_free_port
+
+# Two processes in one group, of which the leader says when both are there.
+FAMILY = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "family.json"
+
+
+@pytest.fixture
+def family(record: Path, tmp_path: Path) -> Iterator[psutil.Process]:
+    log = tmp_path / "family.log"
+    with start_process(record, log, [sys.executable, "-c", FAMILY], {}, ROOT, {"PORT": 1}) as child:
+        yield psutil.Process(child.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_a_started_process_is_found_again_by_its_record(family: psutil.Process, record: Path) -> None:
+    command = [sys.executable, "-c", FAMILY]
+    assert read_record(record) == Record(family.pid, family.create_time(), command, {"PORT": 1})
+    assert find_process(read_record(record)) == family
+
+
+def test_a_stopped_process_takes_its_whole_group_along(
+    family: psutil.Process, record: Path, tmp_path: Path
+) -> None:
+    while not (tmp_path / "family.log").read_text().endswith("\n"):
+        os.sched_yield()
+    child = psutil.Process(int((tmp_path / "family.log").read_text()))
+    assert stop_process(record, grace_seconds=30)
+    assert psutil.wait_procs([family, child], timeout=30)[1] == []
+    assert not record.exists()
+
+
+def test_a_stranger_that_got_the_pid_later_is_left_alone(record: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        ours = Record(stranger.pid, psutil.Process(stranger.pid).create_time(), [], {})
+        record.parent.mkdir()
+        record.write_text(json.dumps(asdict(replace(ours, started_at=ours.started_at - 60))))
+        assert find_process(read_record(record)) is None
+        assert not stop_process(record, grace_seconds=0)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_killed_process_counts_as_not_running(family: psutil.Process, record: Path) -> None:
+    family.kill()
+    family.wait(30)
+    assert find_process(read_record(record)) is None
+    assert not stop_process(record, grace_seconds=0)
+
+
+def make_stack(home: Path, **ports: int) -> Stack:
+    free = {name: find_free_port() for name in vars(Ports())}
+    return Stack(Ports(**(free | ports)), home)
+
+
+def test_a_taken_port_is_named_with_the_setting_that_moves_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        stack = make_stack(tmp_path / "home", proxy_public_port=port)
+        with pytest.raises(StackError, match=rf"port {port}, which caddy needs, .*PROXY_PUBLIC_PORT="):
+            list(stack.start())
+    assert not list((tmp_path / "home").iterdir())
+
+
+def test_a_port_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_PORT", "eighty")
+    with pytest.raises(StackError, match="ROUTER_PORT=eighty is not a port"):
+        Ports.from_environment()
+
+
+def test_a_home_that_caddy_cannot_read_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SWITCHYARD_HOME", str(tmp_path / "my state"))
+    with pytest.raises(StackError, match=r"no spaces.*SWITCHYARD_HOME="):
+        Stack.from_environment()
