@@ -1,17 +1,18 @@
 """Trainers and servers as child processes of nobody: they outlive the router and are found again by it.
 
 Beside each stands a shim (`process_shim`), which tells how it ended; what is known of it lies in its home
-(`process_homes`). This module launches them, hears of their ends from the kernel, and stops them.
+(`process_homes`). This module is the port: it launches them, hears of their ends, and stops them.
 """
 
 import asyncio
-import errno
-import marshal
 import os
+import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -19,22 +20,30 @@ from typing import TypeVar
 import psutil
 from anyio import CapacityLimiter, to_thread
 
-from router.core.errors import LaunchFailed, RuntimeUnavailable, StorageFull, UnsupportedSetting
+from router.core.errors import InvalidRequest, RuntimeUnavailable, StorageFull, UnsupportedSetting
 from router.core.specs import Resources
-from router.core.workload import Role, WorkloadState
+from router.core.workload import WorkloadState
 from router.runtimes.base import EndCallback, Image, Usage, Workload
 from router.runtimes.process_cgroups import Cgroups
-from router.runtimes.process_environments import Environments, base_interpreter
-from router.runtimes.process_homes import Home, Order
-from router.runtimes.process_ports import HOST, Ports
-from router.runtimes.process_sources import Source, Sources
+from router.runtimes.process_environments import Environments
+from router.runtimes.process_homes import GONE, Home, list_homes
+from router.runtimes.process_launch import FULL, Launcher
+from router.runtimes.process_leftovers import end_leftovers
+from router.runtimes.process_ports import Ports
+from router.runtimes.process_sources import Sources
+from router.runtimes.process_watch import Watch, watch_process
 
-SHIM = Path(__file__).with_name("process_shim.py")
-LOG_BYTES = 4 * 1024 * 1024  # of each of the two log files that a workload has at most
 THREADS = 16
-FULL = {errno.ENOSPC, errno.EDQUOT}
+KILL_SECONDS = 10.0  # until a shim that does not carry out a kill is killed itself
+OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Watched:
+    watch: Watch
+    ended: asyncio.Event
 
 
 class ProcessRuntime:
@@ -48,34 +57,38 @@ class ProcessRuntime:
         build_environment: Mapping[str, str],
     ) -> None:
         """`environment` is what every child inherits; `build_environment` what installing packages needs."""
+        state = state.absolute()
         self._homes = state / "workloads"
-        self._environment = dict(environment)
         self._sources = Sources(project_root, state / "sources")
-        self._environments = Environments(state / "environments", build_environment)
-        self._ports = Ports(ports, state / "next-port")
-        name = f"switchyard-{sha256(str(state.resolve()).encode()).hexdigest()[:12]}"
-        self._cgroups = Cgroups(name)
+        self._cgroups = Cgroups(f"switchyard-{sha256(str(state).encode()).hexdigest()[:8]}")
+        self._launcher = Launcher(
+            sources=self._sources,
+            environments=Environments(state / "environments", build_environment),
+            ports=Ports(ports, state / "next-port"),
+            cgroups=self._cgroups,
+            environment=environment,
+        )
         self._threads = CapacityLimiter(THREADS)
         self._callbacks: list[EndCallback] = []
-        self._watched: dict[str, tuple[int, asyncio.Event]] = {}  # owner -> pidfd of its shim, its end
+        self._watched: dict[str, Watched] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        await self._in_thread(lambda: self._homes.mkdir(parents=True, exist_ok=True))
+        await self._in_thread(self._clean_up)
         for state in await self.list_owned():
-            if state.running:
-                await self._watch(state.owner)
+            if state.running and self._watch(state.owner) is None:
+                self._settle_soon(state.owner, asyncio.Event())
 
     async def close(self) -> None:
-        for owner in list(self._watched):
-            self._forget(owner)
+        for watched in self._watched.values():
+            watched.watch.close()
+        self._watched.clear()
         self._callbacks.clear()
+        await asyncio.gather(*self._ending)
 
     async def check(self) -> None:
-        def check() -> None:
-            if not os.access(self._homes, os.W_OK):
-                raise RuntimeUnavailable(f"{self._homes} cannot be written")
-
-        await self._in_thread(check)
+        if not await self._in_thread(lambda: os.access(self._homes, os.W_OK)):
+            raise RuntimeUnavailable(f"{self._homes} cannot be written.")
 
     async def resolve_image(self, reference: str) -> Image:
         return await self._in_thread(lambda: self._sources.resolve(reference))
@@ -83,196 +96,126 @@ class ProcessRuntime:
     async def refuse_unsupported(self, resources: Resources, gpus: str | None) -> None:
         if gpus is not None:
             raise UnsupportedSetting(
-                "gpus cannot be honoured: processes share every GPU of the machine",
-                hint="leave `gpus` out under RUNTIME=process, where trainers see all of them",
+                "gpus cannot be honoured: processes share every GPU of the machine.",
+                hint="Leave `gpus` out under RUNTIME=process, where trainers see all of them.",
             )
-        self._cgroups.refuse_unsupported(resources)
+        await self._in_thread(lambda: self._cgroups.refuse_unsupported(resources))
 
     async def launch(self, workload: Workload) -> WorkloadState:
-        await self.refuse_unsupported(workload.resources, workload.gpus)
-        state = await self._in_thread(lambda: self._launch(workload))
-        if state.running:
-            await self._watch(workload.owner)
-        return state
+        home = self._home(workload.owner)
+        if workload.gpus is not None:
+            await self.refuse_unsupported(Resources(), workload.gpus)
+        state = await self._in_thread(lambda: self._launcher.launch(home, workload))
+        if not state.running or self._watch(workload.owner) is not None:
+            return state
+        self._settle_soon(workload.owner, asyncio.Event())  # it has ended already
+        return await self._in_thread(home.state) or state
 
     async def inspect(self, owner: str) -> WorkloadState | None:
         return await self._in_thread(self._home(owner).state)
 
     async def list_owned(self) -> list[WorkloadState]:
         def read_all() -> list[WorkloadState]:
-            homes = sorted(self._homes.iterdir()) if self._homes.exists() else []
-            states = (Home(path).state() for path in homes)
+            states = (home.state() for home in list_homes(self._homes))
             return [state for state in states if state is not None]
 
         return await self._in_thread(read_all)
 
     async def usage(self, owner: str) -> Usage | None:
-        return await self._in_thread(lambda: self._usage(self._home(owner)))
+        return await self._in_thread(lambda: measure_usage(self._home(owner)))
 
     async def logs(self, owner: str, tail_bytes: int) -> str:
         return await self._in_thread(lambda: self._home(owner).read_logs(tail_bytes))
 
     async def stop(self, owner: str, grace_seconds: float) -> None:
-        ended = await self._signal(owner, signal.SIGTERM)
-        if ended is None:
-            return
-        try:
-            await asyncio.wait_for(ended.wait(), grace_seconds)
-        except TimeoutError:
+        ended = self._send(owner, signal.SIGTERM)
+        if ended is not None and not await happens_within(ended, grace_seconds):
             await self._kill(owner)
 
     async def remove(self, owner: str) -> None:
+        home = self._home(owner)
         await self._kill(owner)
-        await self._in_thread(self._home(owner).delete)
-        await self._in_thread(lambda: self._cgroups.remove(owner))
+        await self._in_thread(lambda: self._delete(home))
 
     def on_end(self, callback: EndCallback) -> None:
         self._callbacks.append(callback)
 
-    # --- launching --------------------------------------------------------------------------------
+    # --- ends -------------------------------------------------------------------------------------------
 
-    def _launch(self, workload: Workload) -> WorkloadState:
-        home = self._home(workload.owner)
-        with home.launching() as lock:
-            state = home.state()
-            if state is not None:
-                return state
-            source = self._sources.open(workload.image)
-            interpreter = self._environments.interpreter(source.lock)
-            port = self._ports.choose(workload.avoid_addresses) if workload.role is Role.SERVER else None
-            groups = self._cgroups.create(workload.owner, workload.resources)
-            home.write_order(
-                Order(
-                    owner=workload.owner,
-                    name=workload.name,
-                    role=workload.role,
-                    digest=source.digest,
-                    address=f"{HOST}:{port}" if port else None,
-                    groups=tuple(map(str, groups)),
-                )
-            )
-            folder = home.path / "work"
-            shutil.copytree(source.folder, folder, dirs_exist_ok=True)
-            (home.path / "tmp").mkdir(exist_ok=True)
-            order = {
-                "home": str(home.path),
-                "directory": str(folder),
-                "command": self._command(workload, source, interpreter),
-                "env": self._child_environment(workload, source, interpreter, home, port),
-                "log_bytes": LOG_BYTES,
-                "groups": [str(group) for group in groups],
-                "launch_lock": lock,
-            }
-            start_shim(order, workload.name)
-        state = home.state()
-        if state is None:
-            raise LaunchFailed(f"{workload.name} was started and left no trace")
-        return state
-
-    @staticmethod
-    def _command(workload: Workload, source: Source, interpreter: Path) -> list[str]:
-        part = "train" if workload.role is Role.TRAINER else "serve"
-        command = list(source.train if workload.role is Role.TRAINER else source.serve)
-        if not command:
-            raise LaunchFailed(f"{workload.image.reference}/source.toml does not say how to `{part}`")
-        if command[0] in {"python", "python3"}:
-            command[0] = str(interpreter)
-        return command
-
-    def _child_environment(
-        self, workload: Workload, source: Source, interpreter: Path, home: Home, port: int | None
-    ) -> dict[str, str]:
-        """The machine's, the source's, the workload's, in this order of growing weight; then the address."""
-        path = self._environment.get("PATH", os.defpath)
-        env = {
-            **self._environment,
-            "PATH": f"{interpreter.parent}{os.pathsep}{path}",
-            "TMPDIR": str(home.path / "tmp"),
-            "PYTHONPATH": os.pathsep.join(map(str, source.import_path)),
-            "PYTHONUNBUFFERED": "1",
-            **workload.env,
-        }
-        if source.lock is not None:
-            env["VIRTUAL_ENV"] = str(interpreter.parent.parent)
-        if port is not None:
-            env |= {"SERVE_PORT": str(port), "SERVE_HOST": HOST}
-        return env
-
-    # --- watching and ending ------------------------------------------------------------------------
-
-    async def _watch(self, owner: str) -> asyncio.Event | None:
-        """The event of its end, which the kernel tells through a descriptor; None if it has ended."""
+    def _watch(self, owner: str) -> Watched | None:
+        """None: it does not run."""
         if owner in self._watched:
-            return self._watched[owner][1]
+            return self._watched[owner]
         home = self._home(owner)
-        shim = await self._in_thread(home.shim)
+        shim = home.shim()
         if shim is None:
             return None
-        try:
-            descriptor = os.pidfd_open(shim)
-        except ProcessLookupError:
-            self._tell_end(owner)
-            return None
-        if owner in self._watched:  # somebody else was here while we read
-            os.close(descriptor)
-            return self._watched[owner][1]
-        ended = asyncio.Event()
-        self._watched[owner] = (descriptor, ended)
-        asyncio.get_running_loop().add_reader(descriptor, self._hear_end, owner)
-        # The pid may have been another's by the time it was opened; the lock cannot.
-        if not await self._in_thread(home.is_alive):
-            self._hear_end(owner)
-            return None
-        return ended
+        watch = watch_process(shim, home.is_alive, partial(self._hear_end, owner))
+        if watch is not None:
+            self._watched[owner] = Watched(watch, asyncio.Event())
+        return self._watched.get(owner)
 
     def _hear_end(self, owner: str) -> None:
-        if owner in self._watched:
-            ended = self._watched[owner][1]
-            self._forget(owner)
-            ended.set()
-            self._tell_end(owner)
+        self._settle_soon(owner, self._watched.pop(owner).ended)
 
-    def _forget(self, owner: str) -> None:
-        descriptor, _ = self._watched.pop(owner)
-        asyncio.get_running_loop().remove_reader(descriptor)
-        os.close(descriptor)
+    def _settle_soon(self, owner: str, ended: asyncio.Event) -> None:
+        task = asyncio.get_running_loop().create_task(self._settle(owner, ended))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
-    def _tell_end(self, owner: str) -> None:
-        for callback in self._callbacks:
-            callback(owner)
-
-    async def _signal(self, owner: str, number: int) -> asyncio.Event | None:
-        """Its end, to be awaited; None if it has ended."""
-        ended = await self._watch(owner)
-        if ended is None or owner not in self._watched:
-            return None
+    async def _settle(self, owner: str, ended: asyncio.Event) -> None:
+        """Its end is told once nothing of it is left."""
         try:
-            signal.pidfd_send_signal(self._watched[owner][0], number)
-        except ProcessLookupError:
-            return ended  # it ends just now; the loop is about to hear of it
-        return ended
+            await self._in_thread(lambda: settle(self._home(owner)))
+        finally:
+            ended.set()
+            for callback in self._callbacks:
+                callback(owner)
+
+    def _send(self, owner: str, number: int) -> asyncio.Event | None:
+        """Signal its shim. Returns its end, to be awaited; None if it does not run."""
+        watched = self._watch(owner)
+        if watched is None:
+            return None
+        with suppress(ProcessLookupError):  # it ends just now; the loop is about to hear of it
+            watched.watch.send(number)
+        return watched.ended
 
     async def _kill(self, owner: str) -> None:
-        ended = await self._signal(owner, signal.SIGUSR1)
-        if ended is not None:
-            await ended.wait()
+        ended = self._send(owner, signal.SIGUSR1)
+        if ended is None or await happens_within(ended, KILL_SECONDS):
+            return
+        # A shim that is itself stopped or stuck: its end is the child's end, and leaves the rest to us.
+        self._send(owner, signal.SIGKILL)
+        await ended.wait()
 
-    def _usage(self, home: Home) -> Usage | None:
-        order, shim = home.read_order(), home.shim()
-        if order is None or shim is None:
-            return None
-        memory, cpu = 0, 0.0
-        try:
-            for process in psutil.Process(shim).children(recursive=True):
-                with process.oneshot():
-                    memory += process.memory_info().rss
-                    times = process.cpu_times()
-                    cpu += times.user + times.system
-        except psutil.NoSuchProcess:
-            return None
-        return Usage(self._cgroups.memory_bytes(map(Path, order.groups)) or memory, cpu)
+    # --- blocking ---------------------------------------------------------------------------------------
+
+    def _clean_up(self) -> None:
+        """What a router that was killed has left half done: deletions, launches, ends of lost workloads."""
+        self._homes.mkdir(parents=True, exist_ok=True)
+        for path in self._homes.glob(f"{GONE}*"):
+            shutil.rmtree(path)
+        for home in list_homes(self._homes):
+            with home.launching():
+                if home.state() is None:
+                    self._discard(home)
+            settle(home)
+
+    def _delete(self, home: Home) -> None:
+        if not home.path.exists():
+            return
+        with home.launching():
+            settle(home)
+            self._discard(home)
+
+    def _discard(self, home: Home) -> None:
+        self._cgroups.remove(self._cgroups.paths(home.path.name))
+        home.delete()
 
     def _home(self, owner: str) -> Home:
+        if not OWNER.fullmatch(owner):
+            raise InvalidRequest(f"{owner!r} cannot name a trainer or server.")
         return Home(self._homes / owner)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
@@ -280,29 +223,40 @@ class ProcessRuntime:
             return await to_thread.run_sync(function, limiter=self._threads)
         except OSError as error:
             if error.errno in FULL:
-                raise StorageFull(f"the disk of {self._homes.parent} is full; nothing was started") from error
-            raise RuntimeUnavailable(f"a process cannot be looked after: {error}") from error
+                raise StorageFull(
+                    f"The disk of {self._homes.parent} is full. Nothing was started."
+                ) from error
+            raise RuntimeUnavailable(f"Processes cannot be looked after: {error}.") from error
 
 
-def start_shim(order: dict[str, object], name: str) -> None:
-    """Returns when the child runs. Raises LaunchFailed with the reason if it does not."""
-    lock = order["launch_lock"]
-    assert isinstance(lock, int)
-    command = [str(base_interpreter()), "-I", "-S", str(SHIM)]
-    with (Path(str(order["home"])) / "shim.log").open("wb") as errors:
-        done = subprocess.run(
-            command,
-            input=marshal.dumps(order),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            pass_fds=(lock,),
-            check=False,
-        )
-    answer = done.stdout.decode("utf-8", "replace")
-    if answer == "started":
+async def happens_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def settle(home: Home) -> None:
+    """After the end: end what a killed shim could not end, and let go of a shim that became our child."""
+    order, shim = home.read_order(), home.shim()
+    if order is None or shim is None:
         return
-    kind, _, reason = answer.partition(" ")
-    number, _, text = reason.partition(" ")
-    if kind == "failed" and number.isdigit() and int(number) in FULL:
-        raise StorageFull(f"the disk is full; {name} was not started")
-    raise LaunchFailed(f"{name} cannot be started: {text if kind == 'failed' else reason or 'no answer'}")
+    if home.is_lost():
+        end_leftovers(home.path, map(Path, order.groups))
+    with suppress(ChildProcessError):  # it is our child only if orphans fall to us, as to a container's pid 1
+        os.waitpid(shim, os.WNOHANG)
+
+
+def measure_usage(home: Home) -> Usage | None:
+    shim = home.shim()
+    if shim is None or not home.is_alive():
+        return None
+    memory, cpu = 0, 0.0
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(shim).children(recursive=True):
+            with suppress(psutil.NoSuchProcess), process.oneshot():
+                times = process.cpu_times()
+                memory += process.memory_info().rss
+                cpu += times.user + times.system + times.children_user + times.children_system
+    return Usage(memory, cpu)

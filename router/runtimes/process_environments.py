@@ -1,4 +1,4 @@
-"""Virtual environments for source folders, one for each lock file's content, shared by all that have it."""
+"""Virtual environments for source folders, one for each lock's content, shared by all that have it."""
 
 import fcntl
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 import uv
 
 from router.core.errors import LaunchFailed
+from router.runtimes.process_index import follow_pip
 
 READY = ".ready"
 BUILD_SECONDS = 1800
@@ -33,39 +34,32 @@ class Environments:
         """Python of the lock's environment, made first if need be. Raises LaunchFailed."""
         if lock is None:
             return base_interpreter()
-        try:
-            content = lock.read_bytes()
-        except OSError as error:
-            raise LaunchFailed(
-                f"the lock {lock.name} of the source folder cannot be read: {error}"
-            ) from error
-        folder = self._home / sha256(content).hexdigest()[:32]
-        self._home.mkdir(parents=True, exist_ok=True)
-        with (self._home / f"{folder.name}.lock").open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            if not (folder / READY).exists():
-                self._build(folder, lock)
+        folder = self._home / name_environment(lock.read_bytes())
+        if not (folder / READY).exists():
+            self._home.mkdir(parents=True, exist_ok=True)
+            with (self._home / f"{folder.name}.lock").open("w") as turn:
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                if not (folder / READY).exists():
+                    self._build(folder, lock)
         return folder / "bin" / "python"
 
     def _build(self, folder: Path, lock: Path) -> None:
         """In place, since an environment cannot be moved; it counts only once the mark is there."""
-        python = str(base_interpreter())
-        self._run_uv("venv", "--clear", "--no-project", "--python", python, str(folder), lock=lock)
-        interpreter = str(folder / "bin" / "python")
-        self._run_uv("pip", "sync", "--require-hashes", "--python", interpreter, str(lock), lock=lock)
-        (folder / READY).touch()
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        python, interpreter = str(base_interpreter()), str(folder / "bin" / "python")
+        self._run_uv("venv", "--clear", "--no-project", "--python", python, str(folder))
+        # With bytecode: without it, the first start of each program would compile all that it imports.
+        options = ("--require-hashes", "--compile-bytecode", "--python", interpreter)
+        self._run_uv("pip", "sync", *options, str(lock))
+        os.sync()  # a mark found after a power cut is believed, so the packages must be on the disk before it
+        with (folder / READY).open("w") as mark:
+            os.fsync(mark.fileno())
 
-    def _run_uv(self, *arguments: str, lock: Path) -> None:
-        command = [uv.find_uv_bin(), "--quiet", *arguments]
+    def _run_uv(self, *arguments: str) -> None:
+        command = [uv.find_uv_bin(), "--quiet", "--no-config", *arguments]
         try:
             subprocess.run(
                 command,
-                env=self._environment,
+                env=follow_pip(self._environment),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -74,6 +68,14 @@ class Environments:
             )
         except subprocess.CalledProcessError as error:
             said = error.stderr.strip()[-ERROR_CHARACTERS:]
-            raise LaunchFailed(f"the packages of {lock.name} cannot be installed:\n{said}") from error
-        except (subprocess.TimeoutExpired, OSError) as error:
-            raise LaunchFailed(f"the packages of {lock.name} cannot be installed: {error}") from error
+            raise LaunchFailed(f"The packages of the source's lock cannot be installed:\n{said}") from error
+        except subprocess.TimeoutExpired as error:
+            raise LaunchFailed(
+                f"The packages of the source's lock were not installed within {BUILD_SECONDS} s."
+            ) from error
+
+
+def name_environment(lock: bytes) -> str:
+    """From the lock and the Python: after an upgrade of Python an old environment may not even start."""
+    python = f"{sys.implementation.cache_tag}\0{base_interpreter()}\0{sys.version}"
+    return sha256(python.encode() + b"\0" + lock).hexdigest()[:32]

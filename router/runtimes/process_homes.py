@@ -1,12 +1,13 @@
 """The folder of each workload: what was asked, who runs, how it ended, what it printed.
 
 It is the record that outlives everybody. `alive` is locked by the shim for as long as it lives, so whether a
-workload runs is never guessed from a pid, which another process may have by now.
+workload runs is never guessed from a pid, which another process may have by now, nor after a reboot.
 """
 
 import fcntl
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from typing import Any
 
 from router.core.workload import Role, WorkloadState, WorkloadStatus
 
-ORDER, STARTED, ENDED, ALIVE = "order.json", "started.json", "ended.json", "alive"
+ORDER, STARTED, ENDED, ALIVE, LAUNCH = "order.json", "started.json", "ended.json", "alive", "launch.lock"
+SHIM_LOG = "shim.log"
+GONE = ".gone-"  # prefix of folders that are being deleted
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Order:
     role: Role
     digest: str
     address: str | None
+    scratch: str  # its TMPDIR
     groups: tuple[str, ...]
 
 
@@ -37,29 +41,43 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @property
-    def owner(self) -> str:
-        return self.path.name
-
     @contextmanager
     def launching(self) -> Iterator[int]:
-        """One launch of an owner at a time; the shim holds the lock too until its child has started."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / "launch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """One launch or removal of an owner at a time; the shim holds the lock until its child has started.
+
+        So whoever gets it after a router that was killed finds either a record of the child, or no child.
+        """
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = os.open(self.path / LAUNCH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:  # removed since the line before
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not self._is_current(lock):
+                    continue
+                yield lock
+                return
+            finally:
+                os.close(lock)
+
+    def _is_current(self, lock: int) -> bool:
+        """Whether the lock's file is still the one at its path: a removal takes the file away."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+            return os.path.samestat(os.fstat(lock), (self.path / LAUNCH).stat())
+        except FileNotFoundError:
+            return False
 
     def write_order(self, order: Order) -> None:
-        text = json.dumps(asdict(order))
         temporary = self.path / f"{ORDER}.tmp"
         with temporary.open("w") as file:
-            file.write(text)
+            file.write(json.dumps(asdict(order)))
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(self.path / ORDER)
+        for directory in (self.path, self.path.parent):
+            sync_directory(directory)
 
     def read_order(self) -> Order | None:
         fields = self._read(ORDER)
@@ -68,21 +86,30 @@ class Home:
         return Order(**(fields | {"role": Role(fields["role"]), "groups": tuple(fields["groups"])}))
 
     def shim(self) -> int | None:
-        """Pid of the shim, if it lives."""
+        """Pid that the shim had when it started."""
         started = self._read(STARTED)
-        return int(started["shim"]) if started is not None and self.is_alive() else None
+        return int(started["shim"]) if started is not None else None
 
     def is_alive(self) -> bool:
+        """Whether the shim lives."""
+        return not self._try_alive(fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def wait_for_shim(self) -> None:
+        """Returns when the shim is gone."""
+        self._try_alive(fcntl.LOCK_SH)
+
+    def _try_alive(self, how: int) -> bool:
+        """Whether the shim's lock could be had, which means that there is no shim."""
         try:
             descriptor = os.open(self.path / ALIVE, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
             return True
-        else:
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
             return False
+        else:
+            return True
         finally:
             os.close(descriptor)
 
@@ -93,8 +120,9 @@ class Home:
             return None
         alive = self.is_alive()
         # Read after `alive`: a shim writes how it ended before it lets go of the lock.
-        ended = self._read(ENDED) or {}
-        running = alive and not ended
+        ended = self._read(ENDED)
+        running = alive and ended is None
+        ended = ended or {}  # without a record, its shim was killed: how it ended is lost
         return WorkloadState(
             owner=order.owner,
             name=order.name,
@@ -107,17 +135,28 @@ class Home:
             finished_at=ended.get("finished_at"),
         )
 
+    def is_lost(self) -> bool:
+        """Whether its shim was killed, which leaves nobody to end the child's children."""
+        return self.shim() is not None and not self.is_alive() and self._read(ENDED) is None
+
     def read_logs(self, tail_bytes: int) -> str:
         """The end of what it printed, from the two files that there are at most."""
-        text = b""
-        for name in ("output.log", "output.log.1"):
-            missing = tail_bytes - len(text)
-            if missing > 0:
-                text = read_tail(self.path / name, missing) + text
-        return text.decode("utf-8", "replace")
+        while True:
+            with open_log(self.path / "output.log") as newer, open_log(self.path / "output.log.1") as older:
+                if newer and older and os.path.sameopenfile(newer, older):
+                    continue  # the log was turned over between the two
+                text = read_tail(newer, tail_bytes)
+                text = read_tail(older, tail_bytes - len(text)) + text
+                return text.decode("utf-8", "replace")
 
     def delete(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        """To be called with the launch lock held. At no moment is there half a record at its path."""
+        order = self.read_order()
+        gone = self.path.with_name(f"{GONE}{secrets.token_hex(8)}")
+        self.path.rename(gone)
+        if order is not None:
+            shutil.rmtree(order.scratch, ignore_errors=True)  # the system may clean up there as well
+        shutil.rmtree(gone)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -128,11 +167,33 @@ class Home:
         return fields
 
 
-def read_tail(path: Path, size: int) -> bytes:
+def list_homes(folder: Path) -> list[Home]:
+    paths = sorted(folder.iterdir()) if folder.exists() else []
+    return [Home(path) for path in paths if not path.name.startswith(GONE)]
+
+
+def sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - size))
-            return file.read(size)
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[int | None]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_tail(log: int | None, size: int) -> bytes:
+    if log is None or size <= 0:
         return b""
+    return os.pread(log, size, max(0, os.fstat(log).st_size - size))
