@@ -1,13 +1,14 @@
 """The engine as the API sees it: it leads or stands by, takes commands, answers, and can be awaited."""
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Protocol, TypeVar
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 from router.core.errors import NotFound, StandingBy, SwitchyardError
 from router.core.models import Endpoint, Record, Server
@@ -68,7 +69,11 @@ class Engine:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Lead as soon as the lock is free, until the context ends. Trainers and servers go on after it."""
-        async with anyio.create_task_group() as group:
+        # A runtime hears of an end outside of any task, where nothing can be awaited and no task begun.
+        ends, heard = anyio.create_memory_object_stream[str](math.inf)
+        self.context.runtime.on_end(ends.send_nowait)
+        async with ends, heard, anyio.create_task_group() as group:
+            group.start_soon(self._tell_ends, heard)
             group.start_soon(self._lead, group)
             try:
                 yield
@@ -93,7 +98,6 @@ class Engine:
 
     async def _start(self, group: TaskGroup) -> None:
         context = self.context
-        context.runtime.on_end(partial(self._hear_end, group))
         await context.store.start()
         await context.registry.start()
         await context.runtime.start()
@@ -120,8 +124,10 @@ class Engine:
         await context.proxy.ensure_endpoints(names)
         return names
 
-    def _hear_end(self, group: TaskGroup, owner: str) -> None:
-        group.start_soon(self._tell_end, owner)
+    async def _tell_ends(self, heard: MemoryObjectReceiveStream[str]) -> None:
+        """Never returns."""
+        async for owner in heard:
+            await self._tell_end(owner)
 
     async def _tell_end(self, owner: str) -> None:
         """A trainer or server has ended: wake whoever looks after it."""

@@ -107,9 +107,11 @@ class Reconciler:
         """One action; returns when the next look is due (epoch seconds), None: only on an event."""
         observed = training.phase is TrainingPhase.RUNNING
         workload = await self._context.runtime.inspect(training.id) if observed else None
-        action = decide_training(training, workload, self._context.clock.now())
-        if isinstance(action, Wait):
-            return action.until
+        now = self._context.clock.now()
+        action = decide_training(training, workload, now)
+        if isinstance(action, Wait):  # an event tells of the end; a look now and then finds one that was lost
+            look = now + self._context.policy.sweep_seconds
+            return look if action.until is None else min(look, action.until)
         if isinstance(action, LaunchTrainer):
             await self._unless_told_to_end(training, partial(self._trainings.carry_out, training, action))
         else:

@@ -105,8 +105,13 @@ def wait_for_end(yard: Yard, rollout_id: str) -> dict[str, Any]:
     yard.wait_for(lambda: yard.get(path)["phase"] in ENDS, f"the end of {rollout_id}")
     rollout = yard.get(path)
     if rollout["phase"] != "succeeded" and rollout["server_id"] is not None:
-        yard.wait_for(lambda: not home(yard, rollout["server_id"]).exists(), "the end of its candidate")
+        wait_until_gone(yard, rollout["server_id"])
     return rollout
+
+
+def wait_until_gone(yard: Yard, owner: str) -> None:
+    """What is put away goes just after its end is recorded."""
+    yard.wait_for(lambda: not home(yard, owner).exists(), f"the last of {owner} to go")
 
 
 # --- traffic -------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.spine.stage import Trainer, add_trainer, home, read_run, read_versions
+from tests.integration.spine.stage import Trainer, add_trainer, read_run, read_versions, wait_until_gone
 from tests.services.yard import Yard
 
 PROMISED = {
@@ -35,7 +35,7 @@ def fail_training(yard: Yard, trainer: Trainer, **body: object) -> dict[str, Any
     assert shown["phase"] == detail["phase"]
     assert shown["failure"] == {**error, "status": 500}
     assert shown["logs_tail"] == detail["logs_tail"]
-    assert not home(yard, detail["id"]).exists()
+    wait_until_gone(yard, detail["id"])
     return answer
 
 
@@ -108,7 +108,7 @@ def test_a_cancelled_trainer_is_stopped_and_its_run_is_killed(yard: Yard) -> Non
     yard.post(f"{location}/cancel", status=202)
     yard.wait_for(lambda: yard.get(location)["phase"] == "cancelled", "the end")
     check_run(yard, trainer, yard.get(location), "KILLED", "cancelled")
-    assert not home(yard, started["id"]).exists()
+    wait_until_gone(yard, started["id"])
 
 
 def test_a_model_that_was_logged_and_not_registered_is_registered_by_the_router(yard: Yard) -> None:

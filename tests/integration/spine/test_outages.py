@@ -8,7 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.spine.stage import Trainer, add_trainer, home, light_traffic, read_run, read_versions
+from tests.integration.spine.stage import (
+    Trainer,
+    add_trainer,
+    light_traffic,
+    read_run,
+    read_versions,
+    wait_until_gone,
+)
 from tests.services.mlflow_server import MlflowServer, run_mlflow_server
 from tests.services.yard import Yard, run_yard
 
@@ -79,7 +86,7 @@ def test_a_training_that_meets_an_outage_waits_for_it_wherever_it_stands(
         ended = yard.get(location)
         assert ended["waiting_on"] is None
         assert read_run(yard, ended["run_id"])[0] == ("FINISHED" if phase == "succeeded" else "FAILED")
-        assert not home(yard, ended["id"]).exists()
+        wait_until_gone(yard, ended["id"])
     assert yard.get(done)["version"] == 1
     assert yard.get(new)["version"] == 2
     assert sorted(read_versions(yard, trainer.model)) == [1, 2]
@@ -98,7 +105,7 @@ def test_users_and_rollbacks_need_no_mlflow_and_the_alias_follows_when_it_is_bac
         assert yard.predict().json()["predictions"] == [1]
         wait_until_it_waits(yard, mlflow, f"/admin/rollouts/{back[-1]['id']}")
         status = yard.get("/status")
-        assert (status["model_version"], status["model_alias"], status["healthy"]) == (1, None, True)
+        assert (status["model_version"], status["alias_in_step"], status["healthy"]) == (1, False, True)
         refused = yard.call("POST", "/admin/roll", {"name": trainer.model, "ref": 2})
         assert refused.status_code == 503
         assert refused.headers["Retry-After"]
@@ -106,7 +113,7 @@ def test_users_and_rollbacks_need_no_mlflow_and_the_alias_follows_when_it_is_bac
         assert "models that are being served stay up" in refused.json()["error"]["hint"]
     assert seen.failures == []
     yard.wait_for(lambda: yard.alias(trainer.model) == 1, "the alias to follow")
-    yard.wait_for(lambda: yard.get("/status")["model_alias"] == "deployed", "the status to follow")
+    yard.wait_for(lambda: yard.get("/status")["alias_in_step"], "the status to follow")
     # Nothing is left that would keep the next rollout out.
     assert yard.post("/admin/roll", {"name": trainer.model, "ref": 2})["version"] == 2
     phases = [yard.get(f"/admin/rollouts/{answer['id']}")["phase"] for answer in back]

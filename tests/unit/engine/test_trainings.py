@@ -41,6 +41,16 @@ async def test_the_version_that_the_trainer_registered_for_its_run_is_the_result
         assert run.tags["switchyard.image_digest"] == done.image_digest
 
 
+async def test_an_end_that_nobody_was_told_of_is_found_by_the_next_look(yard: Yard) -> None:
+    async with yard.run() as engine:
+        training = await yard.train(engine)
+        yard.registry.add_version("Iris", training.run_id)
+        yard.runtime.forget_callbacks()
+        assert (await finish(yard, engine, training)).phase is TrainingPhase.RUNNING
+        await yard.clock.advance(yard.policy.sweep_seconds + 1)
+        assert (await engine.store.get(Training, training.id)).phase is TrainingPhase.SUCCEEDED
+
+
 async def test_the_trainer_gets_its_run_and_the_tracking_server(yard: Yard) -> None:
     async with yard.run() as engine:
         training = await yard.train(engine)
