@@ -13,7 +13,7 @@ from router.proxies.caddy_config import Switch, build_endpoint, endpoint_id, fix
 from router.proxies.caddy_proxy import CaddyProxy
 
 
-class CaddyAdminProxy(CaddyProxy):
+class CaddyAdmin(CaddyProxy):
     """Addresses and shares stand in Caddy's configuration itself."""
 
     async def set_traffic(self, endpoint: str, traffic: Traffic) -> None:

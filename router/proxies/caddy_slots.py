@@ -9,7 +9,7 @@ from router.proxies.caddy_config import Switch, read_switch_from
 from router.proxies.caddy_proxy import CaddyProxy
 
 
-class CaddySlotsProxy(CaddyProxy):
+class CaddySlots(CaddyProxy):
     """Router and Caddy see the slots at the same path."""
 
     async def set_traffic(self, endpoint: str, traffic: Traffic) -> None:
