@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -206,7 +206,7 @@ def main() -> None:
     offer = Offer(
         given.url, given.body.encode(), given.slow_body.encode(), given.rate, given.slow, given.slow_upload
     )
-    json.dump(asdict(asyncio.run(run_load(offer, given.requests))), sys.stdout)
+    json.dump(vars(asyncio.run(run_load(offer, given.requests))), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""Users lose nothing while traffic is switched: the short form of `bench/lossless.py`."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.load import KINDS
+from scripts.service_commands import ROOT
+from tests.integration.spine.stage import add_trainer
+from tests.services.yard import Yard
+
+RATE = 210
+TOGGLES = 100
+PAUSE_SECONDS = 0.05  # between switches, so that many requests fall between two and many across each
+
+
+class Load:
+    """What the clients saw is in `report` once the block has ended."""
+
+    report: dict[str, Any]
+
+
+@contextmanager
+def four_kinds_of_clients(yard: Yard, output: Path) -> Iterator[Load]:
+    command = [sys.executable, "-m", "bench.load", yard.public_url, f"--rate={RATE}", "--requests=1000000"]
+    load = Load()
+    with output.open("wb") as file:
+        clients = subprocess.Popen(command, stdout=file, cwd=ROOT)
+    try:
+        yield load
+        assert clients.poll() is None, "the clients ended before they were told to"
+    finally:
+        clients.terminate()
+        clients.wait()
+    load.report = json.loads(output.read_text())
+
+
+def test_no_request_of_any_kind_of_client_is_lost_over_toggles_and_rollouts(
+    yard: Yard, tmp_path: Path
+) -> None:
+    trainer = add_trainer(yard)
+    addresses = set()
+    for _ in range(2):
+        yard.post(f"/admin/train_then_roll/{trainer.name}")
+        addresses.add(yard.traffic()["active"]["address"])
+    with four_kinds_of_clients(yard, tmp_path / "toggles.json") as toggling:
+        versions = []
+        for _ in range(TOGGLES):
+            versions.append(yard.post("/admin/rollback")["version"])
+            time.sleep(PAUSE_SECONDS)
+    assert versions == [1, 2] * (TOGGLES // 2)
+    check_report(toggling.report, addresses)
+
+    launched = set(addresses)
+    with four_kinds_of_clients(yard, tmp_path / "rollouts.json") as rolling:
+        for version in (1, 2, 1):
+            answer = yard.post("/admin/roll", {"name": trainer.model, "ref": version})
+            assert answer["version"] == version
+            launched.add(yard.traffic()["active"]["address"])
+            time.sleep(10 * PAUSE_SECONDS)
+    assert len(launched) == 5  # an address names one server for ever
+    check_report(rolling.report, launched - addresses)
+
+
+def check_report(report: dict[str, Any], servers: set[str]) -> None:
+    assert report["failed"] == 0, report["reasons"]
+    assert set(report["by_kind"]) == set(KINDS)
+    assert report["requests"] >= RATE * PAUSE_SECONDS * 30
+    assert 2 * report["posts"] >= report["requests"]
+    assert servers <= set(report["served_by"])
+    assert min(report["served_by"][server] for server in servers) > RATE * PAUSE_SECONDS
+    assert sum(report["served_by"].values()) == report["requests"]
