@@ -11,6 +11,10 @@ from router.settings import Settings
 from router.wiring import build_app
 
 
+# Longer than clients keep a connection that they do not use: none then sends into one that is being closed.
+KEEP_ALIVE_SECONDS = 75
+
+
 def configure_logs(settings: Settings) -> None:
     renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     if settings.log_format == "json":
@@ -42,6 +46,7 @@ def main() -> int:
         port=settings.router_port,
         log_level=settings.log_level,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=5,
     )
     return 0
