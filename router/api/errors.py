@@ -48,14 +48,25 @@ def install_error_handlers(app: FastAPI) -> None:
         )
 
     @app.exception_handler(RequestValidationError)
-    async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def answer_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # Without what was sent: it may be large, secret, or not expressible in JSON.
         problems = [
             {"loc": found["loc"], "msg": found["msg"], "type": found["type"]} for found in error.errors()
         ]
         message = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in problems)
-        return error_response(InvalidRequest.status, InvalidRequest.code, message, detail=problems)
+        return error_response(
+            InvalidRequest.status, InvalidRequest.code, message, _hint(request, problems), problems
+        )
 
     @app.exception_handler(HTTPException)
     async def answer_http(_: Request, error: HTTPException) -> JSONResponse:
         return error_response(error.status_code, f"http_{error.status_code}", str(error.detail))
+
+
+def _hint(request: Request, problems: list[dict[str, Any]]) -> str | None:
+    """`curl -d` alone declares a form, which is then no object: the mistake that everybody makes once."""
+    declared = request.headers.get("content-type", "")
+    whole_body = any(tuple(problem["loc"]) == ("body",) for problem in problems)
+    if whole_body and "json" not in declared:
+        return "send the body with the header `Content-Type: application/json`"
+    return None

@@ -250,6 +250,14 @@ async def test_a_body_that_is_no_json_object_is_a_client_error(yard: Yard, conte
         assert answer.json()["error"]["code"]
 
 
+async def test_a_body_that_is_not_declared_as_json_is_told_the_header_that_it_lacks(yard: Yard) -> None:
+    async with calling(yard) as (client, _):
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = await client.post("/admin/train/iris", content=b'{"wait_seconds": 0}', headers=headers)
+        assert answer.status_code == 422
+        assert "Content-Type: application/json" in answer.json()["error"]["hint"]
+
+
 async def test_a_body_over_one_mebibyte_is_413_with_and_without_a_declared_length(yard: Yard) -> None:
     async def stream() -> AsyncIterator[bytes]:
         for _ in range(20):
