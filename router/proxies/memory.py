@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from router.core.errors import InvalidRequest, SwitchyardError, UnknownEndpoint
 from router.core.traffic import DEFAULT_ENDPOINT, Traffic, cut_for
 from router.proxies.base import Sample
+from router.proxies.slot_directory import check_address, check_name
 
 
 class MemoryProxy:
@@ -33,7 +34,7 @@ class MemoryProxy:
 
     async def ensure_endpoints(self, names: Sequence[str]) -> None:
         self._fail_if_told()
-        new = [name for name in dict.fromkeys(names) if name not in self._traffic]
+        new = [check_name(name) for name in dict.fromkeys(names) if name not in self._traffic]
         self._traffic |= {name: Traffic() for name in new}
         self.reloads += bool(new)
 
@@ -53,6 +54,9 @@ class MemoryProxy:
     async def set_traffic(self, endpoint: str, traffic: Traffic) -> None:
         self._fail_if_told()
         self._find(endpoint)
+        for upstream in (traffic.active, traffic.candidate):
+            if upstream is not None:
+                check_address(upstream)
         self._traffic[endpoint] = traffic
         self.history.append((endpoint, traffic))
 
@@ -80,7 +84,7 @@ class MemoryProxy:
         return address
 
     def _find(self, endpoint: str) -> Traffic:
-        if endpoint not in self._traffic:
+        if check_name(endpoint) not in self._traffic:
             raise UnknownEndpoint(f"there is no endpoint {endpoint}")
         return self._traffic[endpoint]
 

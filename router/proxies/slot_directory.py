@@ -98,9 +98,7 @@ class SlotDirectories:
         return active, check_address(traffic.candidate) if traffic.candidate else active
 
     def _home(self, name: str) -> Path:
-        if not re.fullmatch(NAME_PATTERN, name):
-            raise InvalidRequest(f"{name!r} is not an endpoint name", hint=f"Names match {NAME_PATTERN}.")
-        return self.root / name
+        return self.root / check_name(name)
 
     def _read_bytes(self, path: Path) -> bytes:
         try:
@@ -157,6 +155,13 @@ class SlotDirectories:
 
     def _numbers(self, home: Path) -> list[int]:
         return [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
+
+
+def check_name(name: str) -> str:
+    """A name is also a directory, so nothing that leads elsewhere is one."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InvalidRequest(f"{name!r} is not an endpoint name", hint=f"Names match {NAME_PATTERN}.")
+    return name
 
 
 def check_address(upstream: Upstream) -> str:

@@ -28,7 +28,7 @@ class UpstreamServer:
         self._port = port
         self._deliveries = deliveries  # a line for each poison request that arrived
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self.address = ""
         self.requests: list[tuple[str, str, bytes]] = []
         self.connections_made = 0
@@ -46,20 +46,22 @@ class UpstreamServer:
         self.release.set()
         if self._server is not None:
             self._server.close()
-            for writer in self._connections:
+            tasks = [task for task in self._connections.values() if task]
+            for writer in list(self._connections):
                 writer.close()
+            await asyncio.gather(*tasks)
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections_made += 1
-        self._connections.add(writer)
+        self._connections[writer] = asyncio.current_task()
         try:
             while await self._answer_one(reader, writer):
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the proxy hung up, as a client's disappearance makes it do
         finally:
-            self._connections.discard(writer)
+            del self._connections[writer]
             writer.close()
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

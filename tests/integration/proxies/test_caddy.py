@@ -1,70 +1,30 @@
 """A real Caddy through restarts, kills of servers and requests that kill: what users see of it."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from router.core.traffic import Traffic, Upstream
+from router.core.traffic import Traffic
 from router.proxies.caddy_config import CaddyLayout, build_config, read_switch_from, render_config
 from router.proxies.caddy_slots import CaddySlots
 from scripts.service_commands import ROOT
-from tests.services.caddy import Caddy, run_caddy
-from tests.services.ports import find_free_port
+from tests.services.proxied import Proxied, make_upstream, open_proxied
 from tests.services.upstream import POISON, UpstreamProcess, UpstreamServer
 
 
-@dataclass
-class Stand:
-    proxy: CaddySlots
-    caddy: Caddy
-    layout: CaddyLayout
-    client: httpx.AsyncClient
-
-    async def serve(self, address: str) -> None:
-        await self.proxy.set_traffic("default", Traffic(active=upstream(address)))
-
-
-def upstream(address: str) -> Upstream:
-    return Upstream(
-        address=address,
-        server_id="srv_1",
-        model_name="Iris",
-        model_version=1,
-        serve_image="image",
-        serve_digest="sha256:0",
-    )
-
-
 @pytest.fixture
-async def stand(tmp_path: Path, socket_directory: Path) -> AsyncIterator[Stand]:
-    public = find_free_port()
-    layout = CaddyLayout(
-        admin_socket=socket_directory / "admin.sock",
-        access_log=socket_directory / "access.log",
-        public_listen=f"127.0.0.1:{public}",
-        idle_address=f"127.0.0.1:{find_free_port()}",
-    )
-    config = socket_directory / "caddy.json"
-    proxy = CaddySlots(layout=layout, slots=socket_directory / "slots", config_path=config, watch_seconds=0.2)
-    await proxy.start()
-    with run_caddy(config, layout.admin_socket, tmp_path / "caddy") as caddy:
-        limits = httpx.Limits(max_connections=200)
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{public}", timeout=30, limits=limits
-        ) as client:
-            yield Stand(proxy, caddy, layout, client)
-    await proxy.close()
+async def stand(socket_directory: Path) -> AsyncIterator[Proxied]:
+    async with open_proxied(CaddySlots, socket_directory) as proxied:
+        yield proxied
 
 
-async def test_a_killed_caddy_serves_the_right_server_at_once_when_it_is_back(stand: Stand) -> None:
+async def test_a_killed_caddy_serves_the_right_server_at_once_when_it_is_back(stand: Proxied) -> None:
     server = await UpstreamServer().start()
     await stand.serve(server.address)
-    await stand.proxy.close()  # the router is gone
+    await stand.driver.close()  # the router is gone
     stand.caddy.kill()
     stand.caddy.start()
     response = await stand.client.post("/invocations", content=b"{}")
@@ -72,36 +32,36 @@ async def test_a_killed_caddy_serves_the_right_server_at_once_when_it_is_back(st
     await server.stop()
 
 
-async def test_a_switch_made_while_caddy_is_down_holds_when_it_is_back(stand: Stand) -> None:
+async def test_a_switch_made_while_caddy_is_down_holds_when_it_is_back(stand: Proxied) -> None:
     server = await UpstreamServer().start()
     stand.caddy.kill()
     await stand.serve(server.address)
-    await stand.proxy.ensure_endpoints(["iris"])
+    await stand.driver.ensure_endpoints(["iris"])
     stand.caddy.start()
     assert (await stand.client.get("/")).headers["x-served-by"] == server.address
     assert (await stand.client.get("/endpoints/iris/ping")).status_code == 503
     await server.stop()
 
 
-async def test_a_caddy_that_started_from_something_else_is_put_right(stand: Stand) -> None:
+async def test_a_caddy_that_started_from_something_else_is_put_right(stand: Proxied) -> None:
     server = await UpstreamServer().start()
     await stand.serve(server.address)
     transport = httpx.AsyncHTTPTransport(uds=str(stand.layout.admin_socket))
     async with httpx.AsyncClient(transport=transport, base_url="http://caddy") as admin:
         empty = build_config(stand.layout, {})
         (await admin.post("/load", json=empty)).raise_for_status()
-    await stand.proxy.check()
+    await stand.driver.check()
     assert (await stand.client.get("/")).headers["x-served-by"] == server.address
     await server.stop()
 
 
-async def test_requests_that_find_nobody_wait_for_the_next_server(stand: Stand, tmp_path: Path) -> None:
+async def test_requests_that_find_nobody_wait_for_the_next_server(stand: Proxied, tmp_path: Path) -> None:
     dead, heir = UpstreamProcess(tmp_path).start(), UpstreamProcess(tmp_path).start()
     try:
         await stand.serve(dead.address)
         inside = [asyncio.create_task(stand.client.post("/slow?seconds=30")) for _ in range(5)]
         async with asyncio.timeout(20):
-            while await stand.proxy.in_flight(dead.address) < len(inside):  # noqa: ASYNC110 - no event tells
+            while await stand.driver.in_flight(dead.address) < len(inside):  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.01)
         dead.kill()
         waiting = [
@@ -121,7 +81,7 @@ async def test_requests_that_find_nobody_wait_for_the_next_server(stand: Stand, 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "1"}])
 async def test_a_request_that_kills_its_server_is_delivered_once(
-    stand: Stand, tmp_path: Path, method: str, headers: dict[str, str]
+    stand: Proxied, tmp_path: Path, method: str, headers: dict[str, str]
 ) -> None:
     victim, heir = UpstreamProcess(tmp_path).start(), UpstreamProcess(tmp_path).start()
     try:
@@ -140,11 +100,11 @@ async def test_a_request_that_kills_its_server_is_delivered_once(
         heir.kill()
 
 
-async def test_metrics_are_never_public(stand: Stand) -> None:
+async def test_metrics_are_never_public(stand: Proxied) -> None:
     server = await UpstreamServer().start()
-    await stand.proxy.ensure_endpoints(["iris"])
+    await stand.driver.ensure_endpoints(["iris"])
     await stand.serve(server.address)
-    await stand.proxy.set_traffic("iris", Traffic(active=upstream(server.address)))
+    await stand.driver.set_traffic("iris", Traffic(active=make_upstream(server.address)))
     paths = ("/metrics", "/metrics/", "/METRICS", "//metrics", "/%6detrics", "/endpoints/iris/metrics")
     for path in (*paths, "/endpoints/default/metrics", "/endpoints/iris/../iris/metrics"):
         response = await stand.client.get(httpx.URL(f"{stand.client.base_url}{path}"))
@@ -153,23 +113,18 @@ async def test_metrics_are_never_public(stand: Stand) -> None:
     await server.stop()
 
 
-async def test_adding_many_endpoints_reloads_caddy_once_and_adding_none_not_at_all(stand: Stand) -> None:
-    def loads() -> int:
-        lines = stand.caddy.log.read_text().splitlines()
-        entries = [json.loads(line) for line in lines if line.startswith("{")]
-        return sum(entry.get("uri") == "/load" for entry in entries)
-
-    await stand.proxy.check()
-    before = loads()
-    await stand.proxy.ensure_endpoints([f"model-{number}" for number in range(100)])
-    assert loads() == before + 1
-    await stand.proxy.ensure_endpoints([f"model-{number}" for number in range(100)])
-    assert loads() == before + 1
+async def test_adding_many_endpoints_reloads_caddy_once_and_adding_none_not_at_all(stand: Proxied) -> None:
+    await stand.driver.check()
+    before = stand.count_loads()
+    await stand.driver.ensure_endpoints([f"model-{number}" for number in range(100)])
+    assert stand.count_loads() == before + 1
+    await stand.driver.ensure_endpoints([f"model-{number}" for number in range(100)])
+    assert stand.count_loads() == before + 1
     assert (await stand.client.get("/endpoints/model-99/ping")).status_code == 503
     assert (await stand.client.get("/endpoints/model-100/ping")).status_code == 404
 
 
-async def test_an_answer_that_comes_in_pieces_is_passed_on_in_pieces(stand: Stand) -> None:
+async def test_an_answer_that_comes_in_pieces_is_passed_on_in_pieces(stand: Proxied) -> None:
     server = await UpstreamServer().start()
     await stand.serve(server.address)
     async with stand.client.stream("GET", "/stream") as response:
