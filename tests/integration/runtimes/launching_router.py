@@ -1,0 +1,35 @@
+"""A router that launches one workload, says so, and waits to be killed.
+
+python -m tests.integration.runtimes.launching_router DIRECTORY OWNER SOURCE
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+
+from router.runtimes.process import ProcessRuntime
+from tests.integration.runtimes.workshop import Workshop, launch
+
+
+class OpenWorkshop(Workshop):
+    """One that is there already."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.project = directory / "project"
+        self.state = directory / "state"
+
+
+async def start(runtime: ProcessRuntime, owner: str, source: str) -> None:
+    await runtime.start()
+    state = await launch(runtime, owner, source)
+    sys.stdout.write(f"{state.status}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    directory, owner, source = sys.argv[1:]
+    anyio.run(start, OpenWorkshop(Path(directory)).make_runtime(), owner, source)
+    signal.pause()

@@ -1,0 +1,110 @@
+"""A project folder with sources made by the test, and the process runtime over it."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+from router.core.specs import Resources
+from router.runtimes.base import Role, Runtime, Workload, WorkloadState
+from router.runtimes.process import ProcessRuntime
+from tests.contract.runtime_stages import Listener
+
+FOREVER = "import signal\nprint('ready', flush=True)\nwhile True: signal.pause()\n"
+
+
+class Workshop:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.project = directory / "project"
+        self.state = directory / "state"
+        self.project.mkdir()
+
+    def add_source(self, name: str, script: str, described: str = "") -> Path:
+        """A folder whose trainer and server both run `script`."""
+        folder = self.project / name
+        folder.mkdir(exist_ok=True)
+        (folder / "run.py").write_text(script)
+        command = '["python", "run.py"]'
+        (folder / "source.toml").write_text(f"{described}\ntrain = {command}\nserve = {command}\n")
+        return folder
+
+    def make_runtime(self) -> ProcessRuntime:
+        inherited = ("PATH", "HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
+        environment = {name: os.environ[name] for name in inherited if name in os.environ}
+        packages = {name: value for name, value in os.environ.items() if name.startswith(("UV_", "PIP_"))}
+        return ProcessRuntime(
+            state=self.state,
+            project_root=self.project,
+            ports=range(20_000, 30_000),
+            environment=environment,
+            build_environment={**environment, **packages},
+        )
+
+    def home(self, owner: str) -> Path:
+        return self.state / "workloads" / owner
+
+    def pid(self, owner: str, who: str = "child") -> int:
+        return int(json.loads((self.home(owner) / "started.json").read_text())[who])
+
+    def kill_shim(self, owner: str) -> None:
+        os.kill(self.pid(owner, "shim"), signal.SIGKILL)
+
+
+async def launch(
+    runtime: Runtime,
+    owner: str,
+    source: str,
+    *,
+    role: Role = Role.TRAINER,
+    env: dict[str, str] | None = None,
+    resources: Resources | None = None,
+) -> WorkloadState:
+    image = await runtime.resolve_image(source)
+    return await runtime.launch(
+        Workload(
+            owner=owner,
+            role=role,
+            name=f"name-of-{owner}",
+            image=image,
+            env=env or {},
+            resources=resources or Resources(),
+        )
+    )
+
+
+async def run_to_end(
+    runtime: Runtime,
+    owner: str,
+    source: str,
+    *,
+    env: dict[str, str] | None = None,
+    resources: Resources | None = None,
+) -> WorkloadState:
+    listener = Listener(runtime)
+    await launch(runtime, owner, source, env=env, resources=resources)
+    await listener.wait_for(owner)
+    state = await runtime.inspect(owner)
+    assert state is not None
+    return state
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for_end(pid: int) -> None:
+    """Of a process that need not be our child."""
+    if is_running(pid):
+        _, alive = psutil.wait_procs([psutil.Process(pid)], timeout=60)
+        assert not alive or not is_running(pid)
+
+
+def make_pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
