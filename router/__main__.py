@@ -10,7 +10,6 @@ from router.core.errors import SwitchyardError
 from router.settings import Settings
 from router.wiring import build_app
 
-
 # Longer than clients keep a connection that they do not use: none then sends into one that is being closed.
 KEEP_ALIVE_SECONDS = 75
 
