@@ -138,9 +138,9 @@ class Yard:
         found: dict[str, Any] = answer.json()
         return found
 
-    def predict(self, body: object = None, timeout: float = 30) -> httpx.Response:
+    def predict(self, body: object = None, timeout: float = 30, **options: Any) -> httpx.Response:
         sent = body if body is not None else {"inputs": [[1.0]]}
-        return httpx.post(f"{self.public_url}/invocations", json=sent, timeout=timeout, **PLAIN)
+        return httpx.post(f"{self.public_url}/invocations", json=sent, timeout=timeout, **PLAIN, **options)
 
     def traffic(self, endpoint: str = "default") -> dict[str, Any]:
         """What the slot directory says, whoever runs."""

@@ -1,7 +1,7 @@
 """A server that keeps the contract, unless its folder tells it how not to.
 
 `POST /invocations` answers `{"predictions": [VERSION], "server": ID}`. A body may say `{"sleep": SECONDS}` to
-be answered late, or `{"poison": true}` to kill the server.
+be answered late, or `{"poison": PATH}` to kill the server, which first adds its id to that file.
 """
 
 import json
@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 IDLE_SECONDS = 30.0
@@ -103,6 +104,8 @@ class TinyServer(ThreadingHTTPServer):
         except ValueError:
             return 400, {"error_code": "BAD_REQUEST", "message": "the body is not JSON"}
         if asked.get("poison"):
+            with Path(asked["poison"]).open("a") as deliveries:
+                deliveries.write(f"{os.environ.get('SERVER_ID')}\n")
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(asked.get("sleep", 0)))
         self.predicted += 1
