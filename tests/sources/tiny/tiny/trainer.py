@@ -1,5 +1,6 @@
 """A trainer that logs and registers a model in a few milliseconds, or does what `BEHAVIOUR` says instead."""
 
+import json
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ def train() -> None:
             return
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "shows-environment":
+            print("environment", json.dumps(dict(os.environ)), flush=True)
         case "sleeps":
             time.sleep(3600)
         case "floods":
