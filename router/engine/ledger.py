@@ -14,6 +14,7 @@ from router.core.models import Endpoint, Event, Record, Rollout, Server, ServerP
 from router.stores.base import Change, Claim, Insert, Store, Update
 
 R = TypeVar("R", bound=Record)
+K = TypeVar("K", Endpoint, Server)
 log = structlog.get_logger()
 
 
@@ -43,6 +44,7 @@ class Ledger:
         self.store = store
         self.clock = clock
         self.wakeups = Wakeups()
+        self._latest: dict[str, Endpoint | Server] = {}
 
     def opened(self, record: Record, text: str) -> Insert:
         return Insert(record, self._event(record, "opened", text))
@@ -61,12 +63,30 @@ class Ledger:
             record = change.record if isinstance(change, Insert) else change.after
             if change.event is not None:
                 log.info(change.event.text, subject=record.id, kind=change.event.kind)
+            self._remember(record)
             self.wakeups.notify(record.id, *_endpoint_topics(record))
 
     async def move(self, before: R, text: str = "", **changes: Any) -> R:
         update = self.moved(before, text, **changes)
         await self.apply(update)
         return update.after
+
+    async def latest(self, kind: type[K], record_id: str) -> K:
+        """As the store has it, without asking the store each time: nobody else writes there."""
+        known = self._latest.get(record_id)
+        if isinstance(known, kind):
+            return known
+        read = await self.store.get(kind, record_id)
+        self._remember(read)
+        return read
+
+    def _remember(self, record: Record) -> None:
+        if not isinstance(record, Endpoint | Server):
+            return
+        if isinstance(record, Server) and record.phase.terminal:
+            self._latest.pop(record.id, None)
+        elif record.id not in self._latest or self._latest[record.id].revision < record.revision:
+            self._latest[record.id] = record  # what was read may be older than what was written meanwhile
 
     def _event(self, record: Record, kind: str, text: str) -> Event:
         phase = str(getattr(record, "phase", ""))
