@@ -260,6 +260,13 @@ def copy_output(output: int, log: Log) -> str:
     return COPIED
 
 
+def tell(answer: int, text: bytes) -> None:
+    try:
+        os.write(answer, text)
+    except BrokenPipeError:
+        return  # the router was killed meanwhile; the next one reads the records
+
+
 def run(order: dict[str, Any], answer: int) -> None:
     alive = os.open("alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(alive, fcntl.LOCK_EX)
@@ -281,7 +288,7 @@ def run(order: dict[str, Any], answer: int) -> None:
     os.write(let_go, b"g")
     os.close(let_go)
     reason = os.read(refusal, 1024)  # ends, empty, when the child's exec has closed the other end
-    os.write(answer, b"refused " + reason if reason else b"started")
+    tell(answer, b"refused " + reason if reason else b"started")
     os.close(refusal)
     os.close(answer)
     os.close(order["launch_lock"])
@@ -314,7 +321,7 @@ def main() -> None:
     try:
         run(order, answer)
     except OSError as error:
-        os.write(answer, f"failed {error.errno} {error}".encode())
+        tell(answer, f"failed {error.errno} {error}".encode())
         raise  # into shim.log; the child dies with us
 
 

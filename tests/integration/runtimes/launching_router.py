@@ -1,4 +1,4 @@
-"""A router that launches one workload, says so, and waits to be killed.
+"""A router that launches one workload, says so before and after, and waits to be killed.
 
 python -m tests.integration.runtimes.launching_router DIRECTORY OWNER SOURCE
 """
@@ -24,8 +24,13 @@ class OpenWorkshop(Workshop):
 
 async def start(runtime: ProcessRuntime, owner: str, source: str) -> None:
     await runtime.start()
+    say("launching")
     state = await launch(runtime, owner, source)
-    sys.stdout.write(f"{state.status}\n")
+    say(state.status)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

@@ -40,6 +40,11 @@ def start_router(workshop: Workshop, owner: str, source: str) -> subprocess.Pope
     )
 
 
+async def hear(router: subprocess.Popen[str]) -> str:
+    assert router.stdout is not None
+    return (await to_thread.run_sync(router.stdout.readline)).strip()
+
+
 def end_router(router: subprocess.Popen[str]) -> None:
     router.kill()
     router.communicate()
@@ -48,8 +53,7 @@ def end_router(router: subprocess.Popen[str]) -> None:
 async def test_a_killed_router_leaves_its_children_to_the_next_one(workshop: Workshop) -> None:
     workshop.add_source("server", FOREVER)
     router = start_router(workshop, "srv_1", "server")
-    assert router.stdout is not None
-    assert await to_thread.run_sync(router.stdout.readline) == "running\n"
+    assert [await hear(router), await hear(router)] == ["launching", "running"]
     child = workshop.pid("srv_1")
 
     end_router(router)
@@ -71,8 +75,7 @@ async def test_an_end_that_nobody_watched_is_still_known(workshop: Workshop) -> 
     orders = make_pipe(workshop.directory / "orders")
     workshop.add_source("trainer", ENDS_WHEN_TOLD.replace("os.environ['ORDERS']", repr(str(orders))))
     router = start_router(workshop, "trn_1", "trainer")
-    assert router.stdout is not None
-    await to_thread.run_sync(router.stdout.readline)
+    assert [await hear(router), await hear(router)] == ["launching", "running"]
     end_router(router)
 
     await to_thread.run_sync(orders.write_text, "42")
@@ -91,10 +94,9 @@ async def test_two_routers_that_launch_one_owner_at_once_start_one_child(worksho
     workshop.add_source("trainer", f"open({str(started)!r}, 'a').write('x')")
     routers = [start_router(workshop, "trn_1", "trainer") for _ in range(3)]
 
-    said = [await to_thread.run_sync(router.stdout.readline) for router in routers if router.stdout]
-
-    assert len(said) == 3
     for router in routers:
+        assert await hear(router) == "launching"
+        assert await hear(router) in {"running", "exited"}
         end_router(router)
     await to_thread.run_sync(wait_for_end, workshop.pid("trn_1", "shim"))
     assert started.read_text() == "x"
@@ -112,6 +114,29 @@ async def test_launches_of_one_owner_at_once_start_one_child(
     assert len({state.started_at for state in states}) == 1
     await listener.wait_for("trn_1")
     assert started.read_text() == "x"
+
+
+@pytest.mark.parametrize("milliseconds", range(0, 100, 10))
+async def test_a_router_killed_at_any_moment_of_a_launch_leaves_one_child_at_most(
+    workshop: Workshop, milliseconds: int
+) -> None:
+    started = workshop.directory / "started"
+    workshop.add_source("trainer", f"open({str(started)!r}, 'a').write('x')")
+    router = start_router(workshop, "trn_1", "trainer")
+    assert await hear(router) == "launching"
+    await asyncio.sleep(milliseconds / 1000)  # whenever it is, what follows holds
+    end_router(router)
+
+    runtime = workshop.make_runtime()
+    await runtime.start()
+    state = await launch(runtime, "trn_1", "trainer")
+    await to_thread.run_sync(wait_for_end, workshop.pid("trn_1", "shim"))
+
+    ended = await runtime.inspect("trn_1")
+    assert ended is not None
+    assert (ended.exit_code, ended.started_at) == (0, state.started_at)
+    assert started.read_text() == "x"
+    await runtime.close()
 
 
 async def test_a_launch_that_was_cut_short_is_done_again(workshop: Workshop) -> None:
