@@ -12,7 +12,7 @@ from tests.services.yard import PLAIN, Yard
 
 ANSWER_SECONDS = 60.0
 SHORT = {"inputs": [[1.0]]}
-SLOW = {"inputs": [[1.0]], "sleep": 1.0}
+SLOW_SECONDS = (1.0, 1.35, 1.7)  # different, so that at any moment one of them is in the middle of a request
 
 
 @dataclass
@@ -56,11 +56,11 @@ class Clients:
 
 
 @contextmanager
-def run_clients(yard: Yard, slow: int = 3) -> Iterator[Clients]:
+def run_clients(yard: Yard) -> Iterator[Clients]:
     """All answered once when the block begins; what they met is complete when it has ended."""
     clients = Clients(
         short=[Client("new connections", SHORT, False), Client("one connection", SHORT, True)],
-        slow=[Client(f"slow {number}", SLOW, True) for number in range(slow)],
+        slow=[Client(f"slow {seconds}", SHORT | {"sleep": seconds}, True) for seconds in SLOW_SECONDS],
     )
     ended = threading.Event()
     with ExitStack() as stack:

@@ -89,11 +89,11 @@ def wait_for_answers_of(clients: Clients, stage: Stage, server_id: str) -> None:
 
 
 def check_losses(clients: Clients) -> None:
-    """Every slow request was inside, of the short ones at most one for each client; nothing else is lost.
+    """What was inside is lost: at most one request of each client. Nothing else is.
 
     But for this: a connection that Caddy keeps to the server may take one more request before Caddy has heard
     of its end, and what may have arrived is never sent again. There are no more of them than clients.
     """
-    assert all(client.failures for client in clients.slow), clients.slow
+    assert any(client.failures for client in clients.slow), clients.slow
     failures = [failure for client in clients.all for failure in client.failures]
     assert len(failures) <= 2 * len(clients.all), failures
