@@ -88,7 +88,8 @@ class RollbackBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"wait_ready_seconds": 60}]})
 
 
-def engine_of(request: Request) -> Engine:
+async def engine_of(request: Request) -> Engine:
+    """Async, since FastAPI would call it in a thread otherwise."""
     engine: Engine = request.app.state.engine
     return engine
 
