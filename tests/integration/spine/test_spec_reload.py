@@ -1,4 +1,4 @@
-"""Specs are used as they are on the disk now; what is wrong in one is told, and breaks nothing that worked."""
+"""Specs are used as they are on the disk now; what is wrong in one is told, and breaks nothing that works."""
 
 import json
 from pathlib import Path
