@@ -49,6 +49,10 @@ class Workshop:
     def pid(self, owner: str, who: str = "child") -> int:
         return int(json.loads((self.home(owner) / "started.json").read_text())[who])
 
+    def groups(self, owner: str) -> list[Path]:
+        """Control groups that it was put in."""
+        return [Path(group) for group in json.loads((self.home(owner) / "order.json").read_text())["groups"]]
+
     def kill_shim(self, owner: str) -> None:
         os.kill(self.pid(owner, "shim"), signal.SIGKILL)
 
