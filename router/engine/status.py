@@ -72,12 +72,13 @@ class Health:
         if active is None:
             return Serving()
         healthy = self._answers.get(endpoint) == active.server_id or await self._ping(endpoint, active)
-        server = await context.store.get(Server, active.server_id)
+        server = await context.ledger.latest(Server, active.server_id)
+        record = await context.ledger.latest(Endpoint, endpoint)
         return Serving(
             active=active,
             server=server,
             since=server.entered.get(str(ServerPhase.READY), server.updated_at),
-            alias_in_step=alias_follows(await context.store.get(Endpoint, endpoint), active),
+            alias_in_step=alias_follows(record, active),
             healthy=healthy,
         )
 
