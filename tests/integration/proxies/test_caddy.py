@@ -1,16 +1,19 @@
 """A real Caddy through restarts, kills of servers and requests that kill: what users see of it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+from anyio import to_thread
 
 from router.core.traffic import Traffic
-from router.proxies.caddy_config import CaddyLayout, build_config, read_switch_from, render_config
+from router.proxies.admin_api import AdminApi, CaddyRefused
+from router.proxies.caddy_config import build_config, render_config
 from router.proxies.caddy_slots import CaddySlots
-from scripts.service_commands import ROOT
+from router.proxies.config_keeper import ConfigKeeper
 from tests.services.proxied import Proxied, make_upstream, open_proxied
 from tests.services.upstream import POISON, UpstreamProcess, UpstreamServer
 
@@ -116,12 +119,12 @@ async def test_metrics_are_never_public(stand: Proxied) -> None:
 async def test_adding_many_endpoints_reloads_caddy_once_and_adding_none_not_at_all(stand: Proxied) -> None:
     await stand.driver.check()
     before = stand.count_loads()
-    await stand.driver.ensure_endpoints([f"model-{number}" for number in range(100)])
+    await stand.driver.ensure_endpoints([f"model-{number}" for number in range(30)])
     assert stand.count_loads() == before + 1
-    await stand.driver.ensure_endpoints([f"model-{number}" for number in range(100)])
+    await stand.driver.ensure_endpoints([f"model-{number}" for number in range(30)])
     assert stand.count_loads() == before + 1
-    assert (await stand.client.get("/endpoints/model-99/ping")).status_code == 503
-    assert (await stand.client.get("/endpoints/model-100/ping")).status_code == 404
+    assert (await stand.client.get("/endpoints/model-29/ping")).status_code == 503
+    assert (await stand.client.get("/endpoints/model-30/ping")).status_code == 404
 
 
 async def test_an_answer_that_comes_in_pieces_is_passed_on_in_pieces(stand: Proxied) -> None:
@@ -135,10 +138,91 @@ async def test_an_answer_that_comes_in_pieces_is_passed_on_in_pieces(stand: Prox
     await server.stop()
 
 
-def test_the_base_config_is_what_the_router_would_write() -> None:
-    home = Path("/var/lib/switchyard")
-    layout = CaddyLayout(
-        admin_socket=Path("/run/switchyard/caddy-admin.sock"), access_log=home / "access.log"
-    )
-    expected = render_config(build_config(layout, {"default": read_switch_from(home / "slots", "default")}))
-    assert (ROOT / "caddy" / "caddy.json").read_bytes() == expected
+async def test_a_caddy_that_comes_with_another_configuration_is_put_right_by_itself(stand: Proxied) -> None:
+    server = await UpstreamServer().start()
+    await stand.serve(server.address)
+    config = stand.directory / "caddy.json"
+    wanted = config.read_bytes()
+    config.write_bytes(render_config(build_config(stand.layout, {})))
+    await to_thread.run_sync(stand.caddy.restart)
+    async with asyncio.timeout(60):
+        while (await stand.client.get("/")).status_code != 200:  # noqa: ASYNC110 - users are who can tell
+            await asyncio.sleep(0.05)
+    await stand.driver.check()
+    config.write_bytes(wanted)
+    await server.stop()
+
+
+async def test_a_router_starts_while_caddy_is_down_and_caddy_is_configured_when_it_comes(
+    stand: Proxied,
+) -> None:
+    await stand.driver.close()
+    await to_thread.run_sync(stand.caddy.stop)
+    driver = stand.make_driver()
+    await driver.start()
+    await driver.ensure_endpoints(["iris"])
+    await to_thread.run_sync(stand.caddy.start)
+    await driver.check()
+    assert (await stand.client.get("/endpoints/iris/ping")).status_code == 503
+    await driver.close()
+
+
+async def test_a_configuration_that_caddy_refuses_leaves_the_old_one_in_caddy_and_in_its_file(
+    stand: Proxied,
+) -> None:
+    config = stand.directory / "caddy.json"
+    before = config.read_bytes()
+    keeper = ConfigKeeper(AdminApi(stand.layout.admin_socket), config, watch_seconds=60)
+    await keeper.start(json.loads(before))
+    with pytest.raises(CaddyRefused, match="goes on as before"):
+        await keeper.install(json.loads(before) | {"apps": {"no such app": {}}})
+    assert config.read_bytes() == before
+    await keeper.check()
+    await keeper.close()
+    await stand.driver.check()
+
+
+async def test_a_log_that_caddy_rotates_gives_every_sample_once(socket_directory: Path) -> None:
+    server = await UpstreamServer().start()
+    async with open_proxied(CaddySlots, socket_directory, access_log_mib=1) as stand:
+        await stand.serve(server.address)
+        _, cursor = await stand.driver.samples(None)
+        long = "x" * 40_000
+        for number in range(60):
+            await stand.client.get(f"/status?code={200 + number}")
+            await stand.client.get(f"/{long}")
+        assert list(stand.directory.glob("access-*.log"))
+        statuses: list[int] = []
+        async with asyncio.timeout(60):
+            while len(statuses) < 120:
+                samples, cursor = await stand.driver.samples(cursor)
+                statuses += [sample.status for sample in samples]
+                await asyncio.sleep(0.01)
+        assert statuses[::2] == [200 + number for number in range(60)]
+        assert set(statuses[1::2]) == {200}
+    await server.stop()
+
+
+async def test_the_log_keeps_no_query_and_no_header(stand: Proxied) -> None:
+    server = await UpstreamServer().start()
+    await stand.serve(server.address)
+    _, cursor = await stand.driver.samples(None)
+    secret = {"Authorization": "Bearer s3cret", "Cookie": "a=s3cret", "X-Api-Key": "s3cret"}
+    await stand.client.post("/invocations?token=s3cret", content=b"s3cret", headers=secret)
+    async with asyncio.timeout(60):
+        while not (await stand.driver.samples(cursor))[0]:  # noqa: ASYNC110 - Caddy writes it when it will
+            await asyncio.sleep(0.01)
+    assert "s3cret" not in stand.layout.access_log.read_text()
+    await server.stop()
+
+
+async def test_names_differ_by_case_too(stand: Proxied) -> None:
+    first, second = await UpstreamServer().start(), await UpstreamServer().start()
+    await stand.driver.ensure_endpoints(["iris", "Iris"])
+    await stand.serve(first.address, "iris")
+    await stand.serve(second.address, "Iris")
+    for path, server in (("/endpoints/iris/x", first), ("/endpoints/Iris/x", second)):
+        assert (await stand.client.get(path)).headers["x-served-by"] == server.address
+    assert (await stand.client.get("/endpoints/IRIS/x")).status_code == 404
+    await first.stop()
+    await second.stop()
