@@ -210,7 +210,9 @@ class ProcessRuntime:
             self._discard(home)
 
     def _discard(self, home: Home) -> None:
-        self._cgroups.remove(self._cgroups.paths(home.path.name))
+        order = home.read_order()
+        recorded = map(Path, order.groups) if order is not None else ()
+        self._cgroups.remove({*self._cgroups.paths(home.path.name), *recorded})
         home.delete()
 
     def _home(self, owner: str) -> Home:

@@ -72,7 +72,7 @@ class Launcher:
     ) -> WorkloadState:
         is_server = workload.role is Role.SERVER
         address = self.ports.reserve(workload.avoid_addresses) if is_server else None
-        scratch = self._make_scratch(home)
+        scratch = self._choose_scratch(home)
         groups = self.cgroups.create(workload.owner, workload.resources)
         home.write_order(
             Order(
@@ -85,6 +85,7 @@ class Launcher:
                 groups=tuple(map(str, groups)),
             )
         )
+        make_private(scratch)
         # A copy of its own: what it writes beside its source must not change what others run.
         folder = home.path / "work"
         shutil.copytree(source.folder, folder, dirs_exist_ok=True)
@@ -103,15 +104,10 @@ class Launcher:
             raise LaunchFailed(f"{workload.name} was started and left no record. It was ended.")
         return state
 
-    def _make_scratch(self, home: Home) -> Path:
+    def _choose_scratch(self, home: Home) -> Path:
         """Short: sockets are made in it, whose paths may have 104 characters, and the home's may be long."""
         base = Path(self.environment.get("TMPDIR") or tempfile.gettempdir())
-        scratch = base / f"switchyard-{sha256(str(home.path).encode()).hexdigest()[:12]}"
-        scratch.mkdir(mode=0o700, exist_ok=True)
-        found = scratch.lstat()
-        if found.st_uid != os.geteuid() or scratch.is_symlink():
-            raise LaunchFailed(f"{scratch} is somebody else's. Nothing was started.")
-        return scratch
+        return base / f"switchyard-{sha256(str(home.path).encode()).hexdigest()[:12]}"
 
     def _child_environment(
         self,
@@ -139,6 +135,13 @@ class Launcher:
         if address is not None:
             env |= {"SERVE_PORT": address.rpartition(":")[2], "SERVE_HOST": HOST}
         return env
+
+
+def make_private(folder: Path) -> None:
+    """In a place where anybody can make folders: one that is somebody else's is not taken."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.lstat().st_uid != os.geteuid():
+        raise LaunchFailed(f"{folder} is somebody else's. Nothing was started.")
 
 
 def choose_command(workload: Workload, source: Source, interpreter: Path) -> list[str]:
