@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from tests.integration.engine.aftermath import find_processes
 from tests.integration.spine.stage import child_pid
 from tests.services.yard import Yard
 
@@ -36,3 +37,15 @@ def kill_router_at(yard: Yard, point: str, *acts: Callable[[Yard], object]) -> N
 
 def kill_server(yard: Yard, server_id: str) -> None:
     os.kill(child_pid(yard, server_id), signal.SIGKILL)
+
+
+def reboot(yard: Yard) -> None:
+    """Everything that runs ends at once, without a chance to say so; router and Caddy come back."""
+    yard.router.kill()
+    yard.caddy.kill()
+    while processes := find_processes(yard):
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    yard.crash_point.unlink(missing_ok=True)
+    yard.start()
