@@ -239,3 +239,23 @@ async def test_a_server_is_told_where_to_listen(workshop: Workshop, runtime: Pro
     host, _, port = str(state.address).rpartition(":")
     with socket.create_connection((host, int(port))) as connection:
         assert connection.getpeername() == (host, int(port))
+
+
+async def test_ends_are_heard_where_the_kernel_does_not_tell_them(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("os.pidfd_open", raising=False)
+    workshop.add_source("brief", "")
+    workshop.add_source("server", FOREVER)
+    runtime = workshop.make_runtime()
+    await runtime.start()
+
+    ended = await run_to_end(runtime, "trn_1", "brief")
+    await launch(runtime, "srv_1", "server")
+    await runtime.stop("srv_1", 30)
+    stopped = await runtime.inspect("srv_1")
+    await runtime.close()
+
+    assert ended.exit_code == 0
+    assert stopped is not None
+    assert stopped.exit_code == 128 + signal.SIGTERM
