@@ -7,9 +7,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-
-import httpx
 
 from scripts.background import find_process, read_record, start_process, stop_process
 from scripts.service_commands import (
@@ -87,13 +86,12 @@ class Stack:
         port = self.ports.mlflow_service_port
         hosts = [f"localhost:{port}", f"127.0.0.1:{port}"]
         command = mlflow_command(self.home / "mlflow", "127.0.0.1", port, hosts)
-        health = f"http://127.0.0.1:{port}/health"
         return Service(
             "mlflow",
             command,
             mlflow_environment(),
             {"MLFLOW_SERVICE_PORT": port},
-            lambda: describe_failure(health),
+            lambda: describe_failure(port, "/health"),
         )
 
     def router(self) -> Service:
@@ -112,7 +110,7 @@ class Stack:
             [str(ROOT / ".venv" / "bin" / "python"), "-m", "router"],
             {**os.environ, **settings},
             {"ROUTER_PORT": self.ports.router_port},
-            lambda: describe_failure(f"{self.router_url}/readyz"),
+            lambda: describe_failure(self.ports.router_port, "/readyz"),
         )
 
     def caddy(self) -> Service:
@@ -207,14 +205,16 @@ def describe_silence(port: int) -> str | None:
         return None if probe.connect_ex(("127.0.0.1", port)) == 0 else f"nobody listens on port {port}"
 
 
-def describe_failure(url: str) -> str | None:
-    """None: the URL answers 200."""
+def describe_failure(port: int, path: str) -> str | None:
+    """None: a GET there answers 200. Asked often while a service starts, so without httpx, whose new client
+    costs more than what it asks for."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        response = httpx.get(url, timeout=5, trust_env=False)
-    except httpx.TransportError as error:
-        return f"{url} does not answer ({type(error).__name__})"
-    return (
-        None
-        if response.status_code == 200
-        else f"{url} answers {response.status_code}: {response.text[:500]}"
-    )
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        text = answer.read(500).decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        return f"port {port} does not answer GET {path} ({type(error).__name__})"
+    finally:
+        connection.close()
+    return None if answer.status == 200 else f"port {port} answers {answer.status} to GET {path}: {text}"

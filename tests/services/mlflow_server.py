@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-
-import httpx
 
 from scripts.service_commands import mlflow_command, mlflow_environment
 from tests.services.ports import find_free_port
@@ -41,10 +40,15 @@ class MlflowServer:
         self._process.kill()
 
     def _answers(self) -> bool:
+        """Asked fifty times a second, so without a client that takes long to make."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
-        except httpx.TransportError:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
             return False
+        finally:
+            connection.close()
 
 
 @contextmanager
