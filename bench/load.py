@@ -98,29 +98,26 @@ class Load:
         """Returns when so many paced requests were sent and all answered, or after `stop`."""
         began = time.monotonic()
         async with (
-            self._make_client(kept=0) as new,
-            self._make_client(kept=CONNECTIONS) as pooled,
-            self._make_client(kept=CONNECTIONS) as slow,
+            self._make_client() as pooled,
+            self._make_client() as slow,
             asyncio.TaskGroup() as group,
         ):
             for _ in range(self._offer.slow):
                 group.create_task(self._keep_slow(slow))
-            await self._pace(group, requests, new, pooled)
+            await self._pace(group, requests, pooled)
             self._stopping.set()
         for connection in self._idle_connections:
             connection.close()
         self.report.seconds = time.monotonic() - began
         return self.report
 
-    def _make_client(self, kept: int) -> httpx.AsyncClient:
-        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=kept)
+    def _make_client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
         return httpx.AsyncClient(
             base_url=self._offer.url, timeout=ANSWER_SECONDS, trust_env=False, limits=limits
         )
 
-    async def _pace(
-        self, group: asyncio.TaskGroup, requests: int, new: httpx.AsyncClient, pooled: httpx.AsyncClient
-    ) -> None:
+    async def _pace(self, group: asyncio.TaskGroup, requests: int, pooled: httpx.AsyncClient) -> None:
         kinds = itertools.cycle(("new", "pooled", "plain"))
         methods = itertools.cycle(("GET", "POST"))
         began = time.monotonic()
@@ -129,20 +126,19 @@ class Load:
                 return
             # An open loop: a slow answer does not slow the offer down.
             await asyncio.sleep(max(0.0, began + number / self._offer.rate - time.monotonic()))
-            group.create_task(self._send_one(next(kinds), next(methods), new, pooled))
+            group.create_task(self._send_one(next(kinds), next(methods), pooled))
 
-    async def _send_one(
-        self, kind: str, method: str, new: httpx.AsyncClient, pooled: httpx.AsyncClient
-    ) -> None:
-        if kind == "plain":
-            connection = (
-                self._idle_connections.pop() if self._idle_connections else PlainConnection(self._offer.url)
-            )
-            await self._measure(kind, method, lambda method: self._send_plain(connection, method))
-            self._idle_connections.append(connection)
+    async def _send_one(self, kind: str, method: str, pooled: httpx.AsyncClient) -> None:
+        if kind == "pooled":
+            await self._measure(kind, method, lambda method: self._send_with(pooled, method))
             return
-        client = new if kind == "new" else pooled
-        await self._measure(kind, method, lambda method: self._send_with(client, method))
+        kept = kind == "plain" and self._idle_connections
+        connection = self._idle_connections.pop() if kept else PlainConnection(self._offer.url)
+        await self._measure(kind, method, lambda method: self._send_plain(connection, method))
+        if kind == "plain":
+            self._idle_connections.append(connection)
+        else:
+            connection.close()
 
     async def _send_plain(self, connection: PlainConnection, method: str) -> tuple[int, str]:
         answer = await connection.send(self._plain_requests[method])
