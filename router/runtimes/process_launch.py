@@ -149,7 +149,7 @@ def choose_command(workload: Workload, source: Source, interpreter: Path) -> lis
     if command is None:
         part = "train" if workload.role is Role.TRAINER else "serve"
         raise LaunchFailed(
-            f"Source {workload.image.reference!r} does not say how to {part}. Nothing was started.",
+            f"Source {workload.image.reference!r} does not say how to `{part}`. Nothing was started.",
             hint=f"Add `{part} = [...]` to its {DESCRIPTION}.",
         )
     first, *rest = command

@@ -126,7 +126,10 @@ class Sources:
     def _find_folder(self, name: str, path: Path) -> Path:
         folder = self._stay_inside(name, path)
         if not folder.is_dir():
-            raise ImageNotFound(f"There is no source folder {name!r} under {self._root}.")
+            raise ImageNotFound(
+                f"there is no source folder {name!r} in {self._root}",
+                hint="Give a folder relative to PROJECT_ROOT, such as model-images/sklearn-model-1.",
+            )
         return folder
 
     def _find_lock(self, path: Path) -> Path:

@@ -173,7 +173,7 @@ async def test_a_command_that_cannot_be_run_starts_nothing(
 
     with pytest.raises(LaunchFailed, match="no-such-program: No such file"):
         await launch(runtime, "trn_1", "broken")
-    with pytest.raises(LaunchFailed, match="does not say how to serve"):
+    with pytest.raises(LaunchFailed, match="does not say how to `serve`"):
         await launch(runtime, "srv_1", "broken", role=Role.SERVER)
 
     assert list((workshop.state / "workloads").iterdir()) == []
