@@ -76,7 +76,13 @@ def main() -> None:
     let_store_crash(drivers.store)
     let_proxy_crash(drivers.proxy)
     app = make_app(build_engine(settings, drivers, clock))
-    uvicorn.run(app, host=settings.router_host, port=settings.router_port, log_level="warning")
+    uvicorn.run(
+        app,
+        host=settings.router_host,
+        port=settings.router_port,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""Two routers over one slot directory: one works, the other stands by and takes over."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.integration.engine.aftermath import check_serves, read_homes
+from tests.integration.engine.stage import Stage
+from tests.integration.spine.stage import add_trainer
+from tests.services.ports import find_free_port
+from tests.services.yard import PLAIN, Yard
+
+
+def stands_by(url: str) -> bool:
+    try:
+        return "another router" in httpx.get(f"{url}/readyz", **PLAIN).text
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+def standby_url(yard: Yard) -> Iterator[str]:
+    """Of a second router, which the test may leave in the lead."""
+    port = find_free_port()
+    url = f"http://127.0.0.1:{port}"
+    second = yard.make_router(ROUTER_PORT=str(port))
+    second.start(lambda: stands_by(url))
+    try:
+        yield url
+    finally:
+        second.stop()
+        if yard.router.running:
+            yard.wait_for(lambda: yard.call("GET", "/status").status_code == 200, "the first's lead")
+        else:
+            yard.start_router()
+
+
+def test_a_second_router_stands_by_and_says_so(stage: Stage, standby_url: str) -> None:
+    assert httpx.get(f"{standby_url}/healthz", **PLAIN).status_code == 200
+    calls = [("GET", "/status"), ("GET", "/admin/rollouts"), ("POST", "/admin/rollback")]
+    for method, path in calls:
+        answer = httpx.request(method, f"{standby_url}{path}", **PLAIN)
+        assert answer.status_code == 503, path
+        assert answer.json()["error"]["code"] == "standing_by"
+        assert "another router has the lock on the slot directory" in answer.json()["error"]["message"]
+    assert check_serves(stage.yard, stage.model, stage.served) == stage.server_id
+
+
+def test_a_second_router_goes_on_where_the_first_was_killed(stage: Stage, standby_url: str) -> None:
+    yard, before = stage.yard, read_homes(stage.yard)
+    trainer = add_trainer(yard, "slow-start")
+    asked = yard.post(f"/admin/train_then_roll/{trainer.name}", {"wait_seconds": 0}, status=202)
+    yard.router.kill()
+    yard.wait_for(
+        lambda: httpx.get(f"{standby_url}/status", **PLAIN).json().get("model_name") == trainer.model,
+        "the rollout of what was trained",
+    )
+    training = httpx.get(f"{standby_url}{asked['location']}", **PLAIN).json()
+    assert training["phase"] == "succeeded"
+    assert stage.launches() == 1
+    assert read_homes(yard)[stage.server_id] == before[stage.server_id]
+
+
+def test_a_killed_router_that_comes_back_stands_by(stage: Stage, standby_url: str) -> None:
+    yard = stage.yard
+    yard.router.kill()
+    yard.wait_for(lambda: httpx.get(f"{standby_url}/status", **PLAIN).status_code == 200, "the second's lead")
+    yard.router.start(lambda: stands_by(yard.router_url))
+    assert yard.call("GET", "/status").status_code == 503
