@@ -78,9 +78,15 @@ class ConfigKeeper:
             self._want(config)
 
     async def check(self) -> None:
-        """Raises ProxyUnavailable if Caddy does not run what it should and cannot be brought to."""
+        """Raises ProxyUnavailable if Caddy does not run what it should and cannot be brought to.
+
+        A router that stands by, or has ended, only asks: Caddy is another's to configure.
+        """
         async with self._changing:
-            await self._bring_about()
+            if self._watch is None:
+                await self._api.read_config()
+            else:
+                await self._bring_about()
 
     async def _bring_about(self) -> None:
         running = await self._api.read_config()
@@ -89,7 +95,9 @@ class ConfigKeeper:
         if json.loads(running) != self._wanted:
             await self._api.load(render_config(self._wanted))
             log.info("caddy has a new configuration")
-            return
+            # Its own words for what it was just given: were they ever others than ours, comparing them again
+            # and again would reload it for ever.
+            running = await self._api.read_config()
         self._seen = running
 
     async def _replace_or_load(self, config: Json, object_id: str, value: Json) -> None:

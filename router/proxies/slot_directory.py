@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from router.core.errors import InvalidRequest, ProxyUnavailable, UnknownEndpoint
 from router.core.traffic import NAME_PATTERN, Traffic, Upstream, cut_for
-from router.proxies.durable import sync_directory, translate_storage_errors, write_synced
+from router.proxies.durable import sync_directory, translate_storage_errors, write_together
 
 log = structlog.get_logger(__name__)
 
@@ -108,16 +108,18 @@ class SlotDirectories:
 
     def _switch(self, home: Path, traffic: Traffic) -> None:
         active, candidate = self.addresses(traffic)
+        files = {
+            "active": active,
+            "candidate": candidate,
+            "cut": cut_for(traffic.weight if traffic.candidate else 0),
+            "traffic.json": traffic.model_dump_json(indent=1),
+        }
         new = home / str(1 + max(self._numbers(home), default=0))
         current = home / "current"
         old = current.readlink() if current.is_symlink() else None
         try:
             new.mkdir()
-            write_synced(new / "active", active.encode())
-            write_synced(new / "candidate", candidate.encode())
-            write_synced(new / "cut", cut_for(traffic.weight if traffic.candidate else 0).encode())
-            write_synced(new / "traffic.json", traffic.model_dump_json(indent=1).encode())
-            sync_directory(new)
+            write_together(new, {name: text.encode() for name, text in files.items()})
             self._point(home, Path(new.name))
         except OSError:
             self._undo(home, new, old)
@@ -127,7 +129,6 @@ class SlotDirectories:
         link = home / "current.new"
         link.unlink(missing_ok=True)  # what a killed writer left
         link.symlink_to(target)
-        sync_directory(home)  # the numbered directory has to be on the disk before something names it
         link.replace(home / "current")
         sync_directory(home)
 

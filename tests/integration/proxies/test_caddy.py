@@ -167,6 +167,17 @@ async def test_a_router_starts_while_caddy_is_down_and_caddy_is_configured_when_
     await driver.close()
 
 
+async def test_a_router_that_stands_by_asks_caddy_and_changes_nothing(stand: Proxied) -> None:
+    await stand.driver.ensure_endpoints(["iris"])
+    loads = stand.count_loads()
+    standby = stand.make_driver()
+    await standby.check()
+    assert await standby.read_traffic("iris") == Traffic()
+    await standby.close()
+    assert stand.count_loads() == loads
+    assert (await stand.client.get("/endpoints/iris/ping")).status_code == 503
+
+
 async def test_a_configuration_that_caddy_refuses_leaves_the_old_one_in_caddy_and_in_its_file(
     stand: Proxied,
 ) -> None:
