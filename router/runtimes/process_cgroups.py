@@ -126,6 +126,15 @@ class Cgroups:
                 yield from map(int, (group / "cgroup.procs").read_text().split())
 
 
+def read_memory(groups: Iterable[Path]) -> int | None:
+    """Bytes; None where nothing counts them."""
+    for group in groups:
+        for file in ("memory.current", "memory.usage_in_bytes"):
+            with suppress(OSError, ValueError):
+                return int((group / file).read_text())
+    return None
+
+
 def write_limits(group: Path, limits: list[tuple[str, str]]) -> None:
     for file, text in limits:
         # A limit of swap exists only where swap is counted; opening must not create anything in a group.

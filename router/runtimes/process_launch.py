@@ -1,17 +1,14 @@
-"""From a workload to a running child, in steps that each can be interrupted by a kill of the router.
+"""From a workload to a running child: its home, its control groups, its environment, and the shim beside it.
 
-The record comes first, the child last. Who comes after a kill finds in the workload's home either a child
-with its shim, or the traces of a launch that started nothing, which the next launch does again.
+Whatever fails on the way leaves nothing: no process, no group, no folder.
 """
 
-import errno
 import marshal
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,61 +16,55 @@ from router.core.errors import LaunchFailed, StorageFull
 from router.core.workload import Role, WorkloadState
 from router.runtimes.base import Workload
 from router.runtimes.process_cgroups import Cgroups
-from router.runtimes.process_environments import Environments, base_interpreter
-from router.runtimes.process_homes import SHIM_LOG, Home, Order
-from router.runtimes.process_leftovers import MARK, end_leftovers
+from router.runtimes.process_environments import base_interpreter
+from router.runtimes.process_homes import SHIM_LOG, Home, Homes, Order
+from router.runtimes.process_leftovers import MARK
 from router.runtimes.process_ports import HOST, Ports
-from router.runtimes.process_sources import DESCRIPTION, Source, Sources
+from router.runtimes.process_removal import bury, is_ours
+from router.runtimes.process_sources import DESCRIPTION, Source
+from router.runtimes.process_threads import FULL
 
 SHIM = Path(__file__).with_name("process_shim.py")
 LOG_BYTES = 4 * 1024 * 1024  # of each of the two log files that a workload has at most
-FULL = {errno.ENOSPC, errno.EDQUOT}
+ERROR_CHARACTERS = 500
 PYTHONS = {"python", "python3"}
 
 
-@dataclass(frozen=True)
 class Launcher:
-    """Blocking: call it in a thread."""
+    """Blocking. `environment` is what every child inherits."""
 
-    sources: Sources
-    environments: Environments
-    ports: Ports
-    cgroups: Cgroups
-    environment: Mapping[str, str]  # what every child inherits
+    def __init__(self, homes: Homes, cgroups: Cgroups, ports: Ports, environment: Mapping[str, str]) -> None:
+        self._homes = homes
+        self._cgroups = cgroups
+        self._ports = ports
+        self._environment = dict(environment)
 
-    def launch(self, home: Home, workload: Workload) -> WorkloadState:
-        """Start it, or find it started. Raises as `Runtime.launch`; then nothing was started."""
-        state = home.state()
-        if state is not None:
-            return state
-        source = self.sources.open(workload.image)
-        interpreter = self.environments.interpreter(source.lock)  # takes minutes once: before the lock
+    def launch(self, workload: Workload, source: Source, interpreter: Path) -> tuple[WorkloadState, bool]:
+        """Its state, and whether it was this call that started it."""
         command = choose_command(workload, source, interpreter)
-        with home.launching() as lock:
+        home = self._homes.of(workload.owner)
+        with home.turn() as lock:
             state = home.state()
             if state is not None:
-                return state
+                return state, False
             try:
-                return self._start(home, workload, source, interpreter, command, lock)
+                return self._start(home, lock, workload, source, command, interpreter), True
             except BaseException:
-                end_leftovers(home.path, self.cgroups.paths(workload.owner))
-                home.wait_for_shim()
-                home.delete()
+                home.await_shim()  # it has given up, or it would not have failed
+                bury(home)
                 raise
 
     def _start(
         self,
         home: Home,
+        lock: int,
         workload: Workload,
         source: Source,
-        interpreter: Path,
         command: list[str],
-        lock: int,
+        interpreter: Path,
     ) -> WorkloadState:
-        is_server = workload.role is Role.SERVER
-        address = self.ports.reserve(workload.avoid_addresses) if is_server else None
+        address = self._choose_address(workload) if workload.role is Role.SERVER else None
         scratch = self._choose_scratch(home)
-        groups = self.cgroups.create(workload.owner, workload.resources)
         home.write_order(
             Order(
                 owner=workload.owner,
@@ -82,34 +73,41 @@ class Launcher:
                 digest=source.digest,
                 address=address,
                 scratch=str(scratch),
-                groups=tuple(map(str, groups)),
+                groups=tuple(map(str, self._cgroups.paths(workload.owner))),
             )
         )
-        make_private(scratch)
+        groups = self._cgroups.create(workload.owner, workload.resources)
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        if not is_ours(scratch):
+            raise LaunchFailed(f"{scratch} is somebody else's. Nothing was started.")
         # A copy of its own: what it writes beside its source must not change what others run.
-        folder = home.path / "work"
-        shutil.copytree(source.folder, folder, dirs_exist_ok=True)
+        work = home.path / "work"
+        copy_folder(source.folder, work)
         order = {
             "home": str(home.path),
-            "directory": str(folder),
+            "directory": str(work),
             "command": command,
-            "env": self._child_environment(workload, source, interpreter, home, scratch, address),
+            "env": self._make_environment(workload, source, interpreter, home, scratch, address),
             "log_bytes": LOG_BYTES,
             "groups": [str(group) for group in groups],
             "launch_lock": lock,
         }
-        run_shim(order, home.path, lock, workload.name)
+        start_shim(order, home, workload.name)
         state = home.state()
-        if state is None:
-            raise LaunchFailed(f"{workload.name} was started and left no record. It was ended.")
+        assert state is not None  # the shim says that it has started once that is written
         return state
+
+    def _choose_address(self, workload: Workload) -> str:
+        """Not one of a server that was launched and does not listen yet, either."""
+        taken = {state.address for state in self._homes.states() if state.running and state.address}
+        return self._ports.reserve(workload.avoid_addresses | taken)
 
     def _choose_scratch(self, home: Home) -> Path:
         """Short: sockets are made in it, whose paths may have 104 characters, and the home's may be long."""
-        base = Path(self.environment.get("TMPDIR") or tempfile.gettempdir())
+        base = Path(self._environment.get("TMPDIR") or tempfile.gettempdir())
         return base / f"switchyard-{sha256(str(home.path).encode()).hexdigest()[:12]}"
 
-    def _child_environment(
+    def _make_environment(
         self,
         workload: Workload,
         source: Source,
@@ -119,29 +117,24 @@ class Launcher:
         address: str | None,
     ) -> dict[str, str]:
         """The machine's, the source's, the workload's, in this order of growing weight; then the address."""
-        path = self.environment.get("PATH", os.defpath)
+        path = self._environment.get("PATH", os.defpath)
         env = {
             "LANG": "C.UTF-8",
-            **self.environment,
+            **self._environment,
             "PATH": f"{interpreter.parent}{os.pathsep}{path}",
             "TMPDIR": str(scratch),
-            "PYTHONPATH": os.pathsep.join(map(str, source.import_path)),
+            "PYTHONNOUSERSITE": "1",
             "PYTHONUNBUFFERED": "1",
             **workload.env,
             MARK: str(home.path),
         }
+        if source.import_path:
+            env["PYTHONPATH"] = os.pathsep.join(map(str, source.import_path))
         if source.lock is not None:
             env["VIRTUAL_ENV"] = str(interpreter.parent.parent)
         if address is not None:
             env |= {"SERVE_PORT": address.rpartition(":")[2], "SERVE_HOST": HOST}
         return env
-
-
-def make_private(folder: Path) -> None:
-    """In a place where anybody can make folders: one that is somebody else's is not taken."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.lstat().st_uid != os.geteuid():
-        raise LaunchFailed(f"{folder} is somebody else's. Nothing was started.")
 
 
 def choose_command(workload: Workload, source: Source, interpreter: Path) -> list[str]:
@@ -156,27 +149,39 @@ def choose_command(workload: Workload, source: Source, interpreter: Path) -> lis
     return [str(interpreter) if first in PYTHONS else first, *rest]
 
 
-def run_shim(order: dict[str, object], home: Path, lock: int, name: str) -> None:
-    """Returns when the child runs. Raises LaunchFailed or StorageFull if it does not."""
-    with (home / SHIM_LOG).open("wb") as errors:
+def copy_folder(source: Path, target: Path) -> None:
+    """`shutil.copytree` says of a full disk only that something failed."""
+    for directory, _, names in os.walk(source):
+        place = target / Path(directory).relative_to(source)
+        place.mkdir(exist_ok=True)
+        for name in names:
+            shutil.copy2(Path(directory) / name, place / name)
+
+
+def start_shim(order: dict[str, object], home: Home, name: str) -> None:
+    """Returns when the child runs. Raises LaunchFailed with the reason if it does not."""
+    lock = order["launch_lock"]
+    assert isinstance(lock, int)
+    with (home.path / SHIM_LOG).open("wb") as errors:
         done = subprocess.run(
             [str(base_interpreter()), "-I", "-S", str(SHIM)],
             input=marshal.dumps(order),
             stdout=subprocess.PIPE,
             stderr=errors,
+            env={},  # the router's secrets are none of its business
             pass_fds=(lock,),
-            env={},
             check=False,
         )
-    answer, _, reason = done.stdout.decode("utf-8", "replace").partition(" ")
-    if answer == "started":
-        return
-    number, _, text = reason.partition(" ")
-    if answer == "failed" and number.isdigit() and int(number) in FULL:
-        raise StorageFull(f"The disk is full. {name} was not started.")
-    said = {"failed": text, "refused": reason}.get(answer) or read_errors(home)
-    raise LaunchFailed(f"{name} cannot be started: {said}")
-
-
-def read_errors(home: Path) -> str:
-    return (home / SHIM_LOG).read_text("utf-8", "replace").strip()[-500:] or "its shim was killed"
+    kind, _, said = done.stdout.decode("utf-8", "replace").partition(" ")
+    match kind:
+        case "started":
+            return
+        case "refused":
+            reason = said
+        case "failed":
+            number, _, reason = said.partition(" ")
+            if number.isdigit() and int(number) in FULL:
+                raise StorageFull(f"The disk is full. {name} was not started.")
+        case _:
+            reason = (home.path / SHIM_LOG).read_text(errors="replace")[-ERROR_CHARACTERS:] or "no answer"
+    raise LaunchFailed(f"{name} cannot be started: {reason.strip()}")

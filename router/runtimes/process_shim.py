@@ -113,11 +113,13 @@ def start_child(order: dict[str, Any], output: int, go: int, refused: int) -> in
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(order["directory"])
-        for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(ignored_by_python, signal.SIG_DFL)
+        for ignored_by_python_or_router in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT):
+            signal.signal(ignored_by_python_or_router, signal.SIG_DFL)
         os.execvpe(order["command"][0], order["command"], order["env"])
     except OSError as error:
         os.write(refused, f"{order['command'][0]}: {error.strerror}".encode())
+    except ValueError as error:  # a NUL, which no argument can hold
+        os.write(refused, f"{order['command'][0]}: {error}".encode())
     os._exit(127)
 
 
@@ -127,8 +129,23 @@ def children() -> list[int]:
     try:
         with open(f"/proc/{shim}/task/{shim}/children") as file:
             return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # a kernel without that list, or no Linux
+        return [pid for pid in all_pids() if parent_of(pid) == shim]
+
+
+def all_pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except FileNotFoundError:
         return []
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return None  # it has ended
 
 
 def kill_groups(groups: list[str]) -> None:
@@ -260,11 +277,12 @@ def copy_output(output: int, log: Log) -> str:
     return COPIED
 
 
-def tell(answer: int, text: bytes) -> None:
+def tell(answer: int, text: str) -> None:
+    """To the router, which may have been killed since it asked: what was started goes on without it."""
     try:
-        os.write(answer, text)
+        os.write(answer, text.encode())
     except BrokenPipeError:
-        return  # the router was killed meanwhile; the next one reads the records
+        return
 
 
 def run(order: dict[str, Any], answer: int) -> None:
@@ -279,16 +297,16 @@ def run(order: dict[str, Any], answer: int) -> None:
     for descriptor in (child_output, go, refused):
         os.close(descriptor)
     signals = Signals()
-    for group in order["groups"]:
-        with open(group + "/cgroup.procs", "w") as file:
-            file.write(str(child))
-    set_room_aside("ended.json")
-    started_at = time.time()
-    write_durably("started.json", f'{{"shim": {os.getpid()}, "child": {child}, "started_at": {started_at}}}')
+    try:
+        record_start(child, order["groups"])
+    except OSError:
+        end_descendants(order["groups"], child)
+        raise
     os.write(let_go, b"g")
     os.close(let_go)
     reason = os.read(refusal, 1024)  # ends, empty, when the child's exec has closed the other end
-    tell(answer, b"refused " + reason if reason else b"started")
+    log.write(reason)
+    tell(answer, f"refused {reason.decode()}" if reason else "started")
     os.close(refusal)
     os.close(answer)
     os.close(order["launch_lock"])
@@ -296,12 +314,25 @@ def run(order: dict[str, Any], answer: int) -> None:
     end_descendants(order["groups"], child)
     while copy_output(output, log) == COPIED:
         continue
+    record_end(status, order["groups"])
+    remove_groups(order["groups"])
+
+
+def record_start(child: int, groups: list[str]) -> None:
+    for group in groups:
+        with open(group + "/cgroup.procs", "w") as file:
+            file.write(str(child))
+    set_room_aside("ended.json")
+    started_at = time.time()
+    write_durably("started.json", f'{{"shim": {os.getpid()}, "child": {child}, "started_at": {started_at}}}')
+
+
+def record_end(status: int, groups: list[str]) -> None:
     code = os.waitstatus_to_exitcode(status)
     code = 128 - code if code < 0 else code
-    out_of_memory = read_out_of_memory(order["groups"])
+    out_of_memory = read_out_of_memory(groups)
     text = f'{{"exit_code": {code}, "out_of_memory": {out_of_memory}, "finished_at": {time.time()}}}'
     write_durably("ended.json", text)
-    remove_groups(order["groups"])
 
 
 def main() -> None:
@@ -321,8 +352,8 @@ def main() -> None:
     try:
         run(order, answer)
     except OSError as error:
-        tell(answer, f"failed {error.errno} {error}".encode())
-        raise  # into shim.log; the child dies with us
+        tell(answer, f"failed {error.errno} {error}")
+        raise  # into shim.log
 
 
 if __name__ == "__main__":

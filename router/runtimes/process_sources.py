@@ -15,17 +15,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from router.core.errors import ImageNotFound, InvalidSpec
 from router.runtimes.base import Image, Role
+from router.runtimes.process_folders import clearing, making
 
 DESCRIPTION = "source.toml"
 LOCK = "requirements.lock"
 MOST_FILES = 10_000
 MOST_BYTES = 128 * 2**20
 CHUNK = 2**20
+COPYING = ".copy-"  # prefix of snapshots that are being made
 # Made by tools beside the source, never a part of it.
 SKIPPED_FOLDERS = {"__pycache__", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 SKIPPED_ENDINGS = (".pyc", ".egg-info")
@@ -70,13 +73,21 @@ class Sources:
         self._root = root.resolve()
         self._snapshots = snapshots
 
+    def clear_unfinished(self) -> None:
+        """What killed routers left half copied."""
+        with clearing(self._snapshots) as may_clear:
+            for copy in self._snapshots.glob(f"{COPYING}*") if may_clear else ():
+                shutil.rmtree(copy)
+
     def resolve(self, reference: str) -> Image:
         """Digest of what the folder holds now, of which a snapshot is kept.
 
         Raises ImageNotFound or InvalidSpec.
         """
-        files = self._collect(reference)
-        digest = hash_files(files)
+        try:
+            digest = hash_files(self._collect(reference))
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+            raise ImageNotFound(f"Source {reference!r} cannot be read: {error}") from error
         if not self._place(digest).is_dir():
             digest = self._keep(reference)
         return Image(reference, digest)
@@ -148,8 +159,11 @@ class Sources:
 
     def _keep(self, reference: str) -> str:
         """Copy the folder beside the snapshots, under the digest of what was really copied."""
-        self._snapshots.mkdir(parents=True, exist_ok=True)
-        copy = Path(tempfile.mkdtemp(prefix=".copy-", dir=self._snapshots))
+        with making(self._snapshots):
+            return self._copy(reference)
+
+    def _copy(self, reference: str) -> str:
+        copy = Path(tempfile.mkdtemp(prefix=COPYING, dir=self._snapshots))
         try:
             digest = hash_files(self._collect(reference), copy_to=copy)
             compile_bytecode(copy)
@@ -179,7 +193,7 @@ def read_description(path: Path, reference: str) -> Description:
 
 
 def list_files(folder: Path, place: PurePosixPath, reference: str) -> Iterator[SourceFile]:
-    for path, folders, names in os.walk(folder):
+    for path, folders, names in os.walk(folder, onerror=fail):
         here = Path(path)
         folders[:] = [
             name
@@ -197,6 +211,10 @@ def list_files(folder: Path, place: PurePosixPath, reference: str) -> Iterator[S
         for name in names:
             if not name.endswith(SKIPPED_ENDINGS):
                 yield SourceFile(here / name, place / (here / name).relative_to(folder).as_posix())
+
+
+def fail(error: OSError) -> NoReturn:
+    raise error
 
 
 def hash_files(files: list[SourceFile], copy_to: Path | None = None) -> str:
@@ -227,6 +245,5 @@ def hash_file(path: Path, copy: Path | None, executable: bool) -> str:
 
 def compile_bytecode(folder: Path) -> None:
     """So that no first start pays for it. A file that does not compile says so itself when it is run."""
-    compileall.compile_dir(
-        folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH, stripdir=str(folder)
-    )
+    checked = py_compile.PycInvalidationMode.CHECKED_HASH  # a run may write new sources into its own copy
+    compileall.compile_dir(folder, quiet=2, invalidation_mode=checked, stripdir=str(folder))

@@ -1,79 +1,131 @@
-"""The end of a process that is not our child, heard from the kernel."""
+"""A hold on a living shim: to hear of its end from the kernel, and to signal it and no other process.
+
+A pid may belong to another process by the time it is used, so a hold counts only if the shim's lock was still
+taken after it was got. Linux has descriptors for processes; where the system or this build of Python has
+none, a thread waits for the lock that the shim holds for as long as it lives.
+"""
 
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-LOOK_SECONDS = 0.2
+from router.runtimes.process_homes import Home
 
 
-class Watch(Protocol):
-    """`ended` is called once, in the event loop, unless the watch is closed before."""
+class Hold(Protocol):
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` in the running event loop when the shim has ended."""
 
-    def send(self, number: int) -> None:
-        """Send a signal; a process that has ended gets none, and neither does another one with its pid."""
+    def signal(self, number: int) -> None:
+        """Nothing happens if it has ended."""
 
-    def close(self) -> None: ...
-
-
-def watch_process(pid: int, is_alive: Callable[[], bool], ended: Callable[[], None]) -> Watch | None:
-    """None: it has ended. `is_alive` tells, by other means, whether the process that is meant lives."""
-    try:
-        watch: Watch = PidfdWatch(pid, ended) if hasattr(os, "pidfd_open") else Lookout(pid, is_alive, ended)
-    except ProcessLookupError:
-        return None
-    # The pid may have been another's by the time that it was opened. If the process is alive now, it was not.
-    if not is_alive():
-        watch.close()
-        return None
-    return watch
+    def release(self) -> None: ...
 
 
-class PidfdWatch:
-    """Linux: a descriptor that stands for this very process and becomes readable at its end."""
+class DescriptorHold:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
-    def __init__(self, pid: int, ended: Callable[[], None]) -> None:
-        self._descriptor = os.pidfd_open(pid)
-        self._ended = ended
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._descriptor, self._hear)
+    def listen(self, heard: Callable[[], None]) -> None:
+        def reap_and_tell() -> None:
+            # Orphans fall to init, which reaps them. In a container that may be this very process.
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
+            heard()
 
-    def send(self, number: int) -> None:
-        signal.pidfd_send_signal(self._descriptor, number)
+        asyncio.get_running_loop().add_reader(self._descriptor, reap_and_tell)
 
-    def close(self) -> None:
-        self._loop.remove_reader(self._descriptor)
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, number)
+
+    def release(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
         os.close(self._descriptor)
 
-    def _hear(self) -> None:
-        self.close()
-        self._ended()
 
-
-class Lookout:
-    """Elsewhere, where nothing tells the end of a process that is not a child: a look now and then."""
-
-    def __init__(self, pid: int, is_alive: Callable[[], bool], ended: Callable[[], None]) -> None:
+class LockHold:
+    def __init__(self, home: Home, pid: int) -> None:
+        self._home = home
         self._pid = pid
-        self._is_alive = is_alive
-        self._ended = ended
-        self._next = self._look_later()
+        self._released = False
 
-    def send(self, number: int) -> None:
-        if not self._is_alive():
-            raise ProcessLookupError(self._pid)
-        os.kill(self._pid, number)
+    def listen(self, heard: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            if not self._released:
+                heard()
+
+        def wait() -> None:
+            self._home.await_shim()
+            with suppress(RuntimeError):  # the loop is closed, so nobody listens any more
+                loop.call_soon_threadsafe(tell)
+
+        threading.Thread(target=wait, name=f"end of {self._home.path.name}", daemon=True).start()
+
+    def signal(self, number: int) -> None:
+        if self._home.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    def release(self) -> None:
+        self._released = True
+
+
+def take_hold(home: Home) -> Hold | None:
+    """Blocking. None: no shim lives there."""
+    pid = home.shim()
+    if pid is None:
+        return None
+    if not hasattr(os, "pidfd_open"):
+        return LockHold(home, pid)
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if home.is_alive():
+        return DescriptorHold(descriptor)
+    os.close(descriptor)
+    return None
+
+
+class Watch:
+    """One hold for each workload that runs. All in the event loop, but for `take_hold`."""
+
+    def __init__(self, heard: Callable[[str, asyncio.Event], None]) -> None:
+        """`heard` gets the owner of what has ended, and the event to set once that is dealt with."""
+        self._heard = heard
+        self._holds: dict[str, tuple[Hold, asyncio.Event]] = {}
+
+    def add(self, owner: str, hold: Hold) -> None:
+        if owner in self._holds:  # somebody else was here while we took hold
+            hold.release()
+            return
+        self._holds[owner] = (hold, asyncio.Event())
+        hold.listen(lambda: self._hear(owner))
+
+    def __contains__(self, owner: str) -> bool:
+        return owner in self._holds
+
+    def end_of(self, owner: str) -> asyncio.Event | None:
+        held = self._holds.get(owner)
+        return held[1] if held else None
+
+    def signal(self, owner: str, number: int) -> None:
+        if owner in self._holds:
+            self._holds[owner][0].signal(number)
 
     def close(self) -> None:
-        self._next.cancel()
+        for hold, _ in self._holds.values():
+            hold.release()
+        self._holds.clear()
 
-    def _look_later(self) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
-
-    def _look(self) -> None:
-        if self._is_alive():
-            self._next = self._look_later()
-        else:
-            self._ended()
+    def _hear(self, owner: str) -> None:
+        hold, ended = self._holds.pop(owner)
+        hold.release()
+        self._heard(owner, ended)

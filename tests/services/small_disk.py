@@ -21,6 +21,11 @@ class SmallDisk:
                 except OSError:
                     continue
 
+    def give_back(self, size: int) -> None:
+        """So many bytes of what `fill` took."""
+        filler = self.directory / "filler"
+        os.truncate(filler, filler.stat().st_size - size)
+
     def free(self) -> None:
         (self.directory / "filler").unlink()
 

@@ -6,6 +6,7 @@ import pytest
 from anyio import to_thread
 
 from router.core.errors import StorageFull
+from router.runtimes.process import ProcessRuntime
 from tests.contract.runtime_stages import Listener
 from tests.integration.runtimes.workshop import Workshop, launch, make_pipe, run_to_end
 from tests.services.small_disk import SmallDisk, may_mount, mount_small_disk
@@ -13,6 +14,7 @@ from tests.services.small_disk import SmallDisk, may_mount, mount_small_disk
 pytestmark = pytest.mark.anyio
 
 SIZE = 32 * 2**20
+PAGE = 4096
 FLOOD = "import os\nfor _ in range(20 * 2**10): os.write(1, b'x' * 1024)\n"
 
 
@@ -43,6 +45,32 @@ if may_mount():
         assert (await run_to_end(runtime, "trn_1", "trainer")).exit_code == 0
         await runtime.remove("trn_1")
         await runtime.close()
+
+    async def test_a_disk_that_is_full_at_any_moment_of_a_launch_refuses_it_and_leaves_nothing(
+        workshop: Workshop, disk: SmallDisk
+    ) -> None:
+        workshop.add_command("waits", "sleep", "1000", files={"data": "x" * 5 * PAGE})
+        runtime = workshop.make_runtime()
+        await runtime.start()
+        await runtime.resolve_image("waits")
+        disk.fill()
+        refused = 0
+        while await is_refused(runtime):
+            refused += 1
+            assert await runtime.list_owned() == []
+            assert list((workshop.state / "workloads").iterdir()) == []
+            disk.give_back(PAGE)  # so that it fails a moment later
+        assert refused > 3
+        assert [state.running for state in await runtime.list_owned()] == [True]
+        await runtime.remove("trn_1")
+        await runtime.close()
+
+    async def is_refused(runtime: ProcessRuntime) -> bool:
+        try:
+            await launch(runtime, "trn_1", "waits")
+        except StorageFull:
+            return True
+        return False
 
     async def test_a_source_that_does_not_fit_leaves_no_half_of_it(
         workshop: Workshop, disk: SmallDisk

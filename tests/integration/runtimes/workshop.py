@@ -1,16 +1,20 @@
 """A project folder with sources made by the test, and the process runtime over it."""
 
+import asyncio
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
+from anyio import to_thread
 
 from router.core.specs import Resources
 from router.runtimes.base import Role, Runtime, Workload, WorkloadState
 from router.runtimes.process import ProcessRuntime
-from tests.contract.runtime_stages import Listener
+from tests.contract.runtime_stages import LIMIT_SECONDS, Listener
 
 FOREVER = "import signal\nprint('ready', flush=True)\nwhile True: signal.pause()\n"
 
@@ -31,17 +35,35 @@ class Workshop:
         (folder / "source.toml").write_text(f"{described}\ntrain = {command}\nserve = {command}\n")
         return folder
 
-    def make_runtime(self) -> ProcessRuntime:
+    def add_command(self, name: str, *command: str, files: Mapping[str, str] | None = None) -> str:
+        """A folder whose trainer and server are this command. Returns its name."""
+        folder = self.project / name
+        folder.mkdir(exist_ok=True)
+        for file, text in (files or {}).items():
+            (folder / file).write_text(text)
+        (folder / "source.toml").write_text(f"train = {json.dumps(command)}\nserve = {json.dumps(command)}\n")
+        return name
+
+    def add_script(self, name: str, text: str) -> str:
+        """A folder whose trainer and server are this shell script, which starts sooner than Python."""
+        return self.add_command(name, "/bin/sh", "-c", text)
+
+    def make_runtime(self, **changes: Any) -> ProcessRuntime:
         inherited = ("PATH", "HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
         environment = {name: os.environ[name] for name in inherited if name in os.environ}
         packages = {name: value for name, value in os.environ.items() if name.startswith(("UV_", "PIP_"))}
-        return ProcessRuntime(
-            state=self.state,
-            project_root=self.project,
-            ports=range(20_000, 30_000),
-            environment=environment,
-            build_environment={**environment, **packages},
-        )
+        arguments: dict[str, Any] = {
+            "state": self.state,
+            "project_root": self.project,
+            "ports": range(20_000, 30_000),
+            "environment": environment,
+            "build_environment": {**environment, **packages},
+        }
+        return ProcessRuntime(**(arguments | changes))
+
+    def make_pipes(self, *names: str) -> dict[str, str]:
+        """For the environment of what shall wait for the test, or the test for it."""
+        return {name: str(make_pipe(self.directory / name.lower())) for name in names}
 
     def home(self, owner: str) -> Path:
         return self.state / "workloads" / owner
@@ -112,3 +134,14 @@ def wait_for_end(pid: int) -> None:
 def make_pipe(path: Path) -> Path:
     os.mkfifo(path)
     return path
+
+
+async def read_pipe(path: str) -> str:
+    """What the other side says until it closes the pipe."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        return await to_thread.run_sync(Path(path).read_text, abandon_on_cancel=True)
+
+
+async def write_pipe(path: str, text: str) -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await to_thread.run_sync(Path(path).write_text, text, abandon_on_cancel=True)
