@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from router.core.errors import ImageNotFound, UnsupportedSetting
 from router.core.specs import Resources
-from router.runtimes.base import Image, Role, WorkloadStatus
+from router.runtimes.base import Image, Role, WorkloadState, WorkloadStatus
 from tests.contract.runtime_stages import (
     MISSING,
     OBEDIENT,
@@ -54,6 +55,20 @@ async def test_launching_an_owner_again_adopts_what_runs(stage: Stage) -> None:
 
     assert await stage.launch("trn_1") == launched
     assert await stage.runtime.list_owned() == [launched]
+
+
+async def test_launches_of_one_owner_at_once_are_one(stage: Stage) -> None:
+    launched: list[WorkloadState] = []
+
+    async def launch() -> None:
+        launched.append(await stage.launch("trn_1"))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(launch)
+
+    assert len({(state.owner, state.started_at) for state in launched}) == 1
+    assert len(await stage.runtime.list_owned()) == 1
 
 
 async def test_launching_an_owner_again_adopts_what_has_ended(stage: Stage) -> None:
@@ -166,6 +181,40 @@ async def test_each_end_is_told_once(stage: Stage) -> None:
     assert sorted(listener.heard) == ["trn_1", "trn_2"]
 
 
+async def test_an_end_by_removal_is_told_once(stage: Stage) -> None:
+    listener = Listener(stage.runtime)
+    await stage.launch("srv_1", STUBBORN, role=Role.SERVER)
+
+    await stage.runtime.remove("srv_1")
+    await listener.wait_for("srv_1")
+
+    assert listener.heard == ["srv_1"]
+
+
+async def test_only_what_is_stopped_ends(stage: Stage) -> None:
+    await stage.launch("trn_1")
+    other = await stage.launch("trn_2")
+    await stage.make_ready("trn_1")
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(stage.runtime.stop, "trn_1", GRACE)
+
+    assert await exit_code(stage, "trn_1") == 128 + 15
+    assert await stage.runtime.inspect("trn_2") == other
+
+
+async def test_no_letter_is_cut_in_half(stage: Stage) -> None:
+    listener = Listener(stage.runtime)
+    await stage.launch("trn_1", says="grüße")
+    await stage.end("trn_1", 0)
+    await listener.wait_for("trn_1")
+
+    whole = await stage.runtime.logs("trn_1", 1000)
+    for size in range(len(whole.encode()) + 1):
+        assert whole.endswith(await stage.runtime.logs("trn_1", size))
+
+
 async def test_logs_are_the_end_of_what_it_printed(stage: Stage) -> None:
     listener = Listener(stage.runtime)
     await stage.launch("trn_1", says="beginning … the end")
@@ -253,6 +302,29 @@ async def test_a_new_router_hears_the_end_of_what_the_last_one_launched(stage: S
     await listener.wait_for("trn_1")
 
     assert await exit_code(stage, "trn_1") == 5
+
+
+async def test_an_address_outlives_the_end_of_its_server_and_of_the_router(stage: Stage) -> None:
+    server = await stage.launch("srv_1", role=Role.SERVER)
+    await stage.runtime.stop("srv_1", GRACE)
+    await stage.replace_router()
+
+    ended = await stage.runtime.inspect("srv_1")
+
+    assert ended is not None
+    assert ended.address == server.address
+
+
+async def test_a_router_that_is_gone_is_told_nothing(stage: Stage) -> None:
+    gone = Listener(stage.runtime)
+    await stage.launch("trn_1")
+    await stage.replace_router()
+    listener = Listener(stage.runtime)
+
+    await stage.end("trn_1", 0)
+    await listener.wait_for("trn_1")
+
+    assert gone.heard == []
 
 
 async def test_it_is_ready_for_launches(stage: Stage) -> None:

@@ -13,15 +13,6 @@ from router.runtimes.process import ProcessRuntime
 from tests.integration.runtimes.workshop import Workshop, launch
 
 
-class OpenWorkshop(Workshop):
-    """One that is there already."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.project = directory / "project"
-        self.state = directory / "state"
-
-
 async def start(runtime: ProcessRuntime, owner: str, source: str) -> None:
     await runtime.start()
     say("launching")
@@ -36,5 +27,5 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     directory, owner, source = sys.argv[1:]
-    anyio.run(start, OpenWorkshop(Path(directory)).make_runtime(), owner, source)
+    anyio.run(start, Workshop(Path(directory)).make_runtime(), owner, source)
     signal.pause()

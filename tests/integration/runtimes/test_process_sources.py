@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
+import anyio
 import pytest
 
 from router.core.errors import ImageNotFound, InvalidSpec
 from router.runtimes.base import Image, Role, Workload
 from router.runtimes.process import ProcessRuntime
 from router.runtimes.process_sources import Sources
-from tests.contract.runtime_stages import Listener
+from tests.contract.runtime_stages import Listener, make_workload
 from tests.integration.runtimes.workshop import Workshop, run_to_end
 
 
@@ -192,3 +193,39 @@ async def test_a_digest_is_run_as_it_was_though_its_folder_has_changed(
     assert state is not None
     assert state.exit_code == 11
     assert (await run_to_end(runtime, "trn_2", "model")).exit_code == 13
+
+
+@pytest.mark.parametrize("reference", ["loop", "x" * 5000, "."])
+def test_a_reference_that_cannot_even_be_looked_up_is_refused_for_good(
+    project: Path, sources: Sources, reference: str
+) -> None:
+    (project / "loop").symlink_to("loop")
+
+    with pytest.raises(ImageNotFound):
+        sources.resolve(reference)
+
+
+@pytest.mark.anyio
+async def test_a_digest_is_run_though_its_folder_is_gone(workshop: Workshop, runtime: ProcessRuntime) -> None:
+    folder = workshop.add_source("model", "print('old')")
+    image = await runtime.resolve_image("model")
+    (folder / "source.toml").unlink()
+    with pytest.raises(ImageNotFound):
+        await runtime.resolve_image("model")
+    listener = Listener(runtime)
+
+    await runtime.launch(make_workload("trn_1", Role.TRAINER, image, {}))
+    await listener.wait_for("trn_1")
+
+    assert await runtime.logs("trn_1", 100) == "old\n"
+
+
+@pytest.mark.anyio
+async def test_resolving_at_once_keeps_one_copy(workshop: Workshop, runtime: ProcessRuntime) -> None:
+    workshop.add_source("model", "")
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(runtime.resolve_image, "model")
+
+    assert len(list((workshop.state / "sources").iterdir())) == 1

@@ -24,7 +24,7 @@ class Workshop:
         self.directory = directory
         self.project = directory / "project"
         self.state = directory / "state"
-        self.project.mkdir()
+        self.project.mkdir(exist_ok=True)
 
     def add_source(self, name: str, script: str, described: str = "") -> Path:
         """A folder whose trainer and server both run `script`."""
