@@ -181,8 +181,8 @@ class RolloutActions:
     async def _shift(self, rollout: Rollout) -> None:
         """The intent (what served before) is written before the switch, what follows from it after."""
         server = await self._candidate(rollout)
-        if not self._was_taken_up_just_now(rollout):
-            await self._ping_once_more(rollout, server)
+        if not self._was_taken_up_just_now(rollout) and not await self._still_answers(rollout, server):
+            return
         async with self._context.traffic_locks[rollout.endpoint]:
             traffic = await self._context.proxy.read_traffic(rollout.endpoint)
             previous = traffic.active.server_id if traffic.active else None
@@ -195,15 +195,16 @@ class RolloutActions:
         at_once = str(RolloutPhase.GATING) not in rollout.entered
         return at_once and self._context.clock.now() - rollout.entered[rollout.phase] < FRESH_SECONDS
 
-    async def _ping_once_more(self, rollout: Rollout, server: Server) -> None:
+    async def _still_answers(self, rollout: Rollout, server: Server) -> bool:
+        """If not, it has to prove itself again: one that is dying is found dead by that, its log whole."""
         assert server.address is not None
         try:
             await self._context.prober.ping(server.address)
         except ProbeFailed as failed:
-            raise CandidateUnhealthy(
-                f"the candidate for {rollout.model_uri} stopped answering just before the switch: {failed};"
-                " it got no traffic and the active server was left as it was"
-            ) from failed
+            text = f"the candidate stopped answering just before the switch: {failed}"
+            await self._ledger.move(rollout, text, phase=RolloutPhase.PROBING)
+            return False
+        return True
 
     async def _intend_shift(self, rollout: Rollout, previous: str | None) -> Rollout:
         """Raises StaleRecord if an abort or a preemption came in the meantime."""

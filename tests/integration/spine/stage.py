@@ -78,9 +78,13 @@ def child_pid(yard: Yard, owner: str) -> int:
 
 
 def owners(yard: Yard, prefix: str = "") -> set[str]:
-    """Every workload that there is, running or not: `trn_...` are trainers, `srv_...` servers."""
+    """Every workload that there is, running or not: `trn_...` are trainers, `srv_...` servers.
+
+    Names with a dot are of what is just being deleted.
+    """
     folder = yard.state / "process" / "workloads"
-    return {path.name for path in folder.iterdir() if path.name.startswith(prefix)}
+    names = {path.name for path in folder.iterdir()}
+    return {name for name in names if name.startswith(prefix) and not name.startswith(".")}
 
 
 def is_alive(pid: int) -> bool:

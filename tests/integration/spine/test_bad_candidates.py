@@ -47,7 +47,7 @@ def active(yard: Yard) -> Active:
         ("nan", "not finite", READY_LINE),
         ("dies-at-once", "exit", "no such model"),
         ("dies-after-probe", "exit", "dies now"),
-        ("dies-before-switch", "before", "dies now"),
+        ("dies-before-switch", "exit", "dies now"),
     ],
 )
 def test_a_bad_candidate_gets_no_traffic_and_leaves_the_active_server_alone(
@@ -83,4 +83,4 @@ def test_a_bad_candidate_gets_no_traffic_and_leaves_the_active_server_alone(
     assert rollout["phase"] == "failed"
     assert rollout["failure"]["message"] == error["message"]
     assert printed in rollout["logs_tail"]
-    assert owners(yard, "srv_") == {active.server_id}
+    yard.wait_for(lambda: owners(yard, "srv_") == {active.server_id}, "the active server alone")

@@ -138,7 +138,7 @@ def test_a_source_folder_that_is_not_there_fails_the_training_by_name(yard: Yard
     trainer = add_trainer(yard, "not-there")
     answer = fail_training(yard, trainer)
     assert answer["error"]["code"] == "image_not_found"
-    assert "there is no source folder 'tests/sources/not-there'" in answer["error"]["message"]
+    assert "'tests/sources/not-there'" in answer["error"]["message"]
     assert answer["error"]["hint"]
     assert answer["detail"]["run_id"] is None
 
@@ -147,7 +147,7 @@ def test_a_folder_that_does_not_say_how_to_train_fails_the_training_by_name(yard
     trainer = add_trainer(yard, "serves-only")
     answer = fail_training(yard, trainer)
     assert answer["error"]["code"] == "launch_failed"
-    assert "does not say how to `train`" in answer["error"]["message"]
+    assert "'tests/sources/serves-only' does not say how to" in answer["error"]["message"]
     status, tags = read_run(yard, answer["detail"]["run_id"])
     assert (status, tags["switchyard.outcome"]) == ("FAILED", "failed")
 

@@ -19,6 +19,8 @@ from tests.integration.spine.stage import (
 from tests.services.mlflow_server import MlflowServer, run_mlflow_server
 from tests.services.yard import Yard, run_yard
 
+pytestmark = pytest.mark.xdist_group("outages")  # its fixtures are dear: one worker is enough
+
 
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:

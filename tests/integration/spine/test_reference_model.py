@@ -22,6 +22,8 @@ COLUMNS = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
 ROW = [0.038, 0.051, 0.062, 0.022, -0.044, -0.035, -0.043, -0.003, 0.02, -0.018]
 Json = dict[str, Any]
 
+pytestmark = pytest.mark.xdist_group("reference model")  # its fixtures are dear: one worker is enough
+
 
 @pytest.fixture(scope="module")
 def yard(mlflow_server: MlflowServer) -> Iterator[Yard]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.spine.stage import Trainer, add_trainer, write_spec
+from tests.integration.spine.stage import Trainer, add_trainer, write_spec, write_text
 from tests.services.yard import Yard
 
 SPEC = """
@@ -13,7 +13,7 @@ SPEC = """
   source: tests/sources/well
   env:
     REGISTERED_MODEL_NAME: {model}
-    ROUND: {turn}
+    TURN: {turn}
     HOST: ${{PUBLIC_HOST}}/${{NO_SUCH_VARIABLE:-nothing}}
 """
 
@@ -23,9 +23,8 @@ def trainer(yard: Yard) -> Trainer:
     return add_trainer(yard)
 
 
-def save(path: Path, trainer: Trainer, turn: object, more: str = "") -> None:
-    """As an editor does, this very moment."""
-    path.write_text(SPEC.format(name=trainer.name, model=trainer.model, turn=turn) + more)
+def fill_in(trainer: Trainer, turn: object) -> str:
+    return SPEC.format(name=trainer.name, model=trainer.model, turn=turn)
 
 
 def env_of_next_training(yard: Yard, trainer: Trainer) -> dict[str, str]:
@@ -38,13 +37,12 @@ def env_of_next_training(yard: Yard, trainer: Trainer) -> dict[str, str]:
 
 
 def test_the_next_call_uses_the_file_as_it_is_now(yard: Yard, trainer: Trainer) -> None:
-    path = yard.specs / f"{trainer.name}.json"
-    path.unlink()
-    path = path.with_suffix(".yaml")
+    (yard.specs / f"{trainer.name}.json").unlink()
+    path = yard.specs / f"{trainer.name}.yaml"
     for turn in (1, "two words", True):
-        save(path, trainer, json.dumps(turn))
+        path.write_text(fill_in(trainer, json.dumps(turn)))  # as an editor does, this very moment
         env = env_of_next_training(yard, trainer)
-        assert env["ROUND"] == (turn if isinstance(turn, str) else json.dumps(turn))
+        assert env["TURN"] == (turn if isinstance(turn, str) else json.dumps(turn))
         assert env["HOST"] == "127.0.0.1/nothing"
     assert yard.get("/status")["spec_errors"] == []
 
@@ -76,14 +74,14 @@ def test_a_training_goes_on_as_it_was_asked_for_when_its_spec_changes(
 def test_a_broken_file_keeps_its_last_good_spec_and_shows_in_status(
     yard: Yard, trainer: Trainer, more: str, line: int | None, said: str
 ) -> None:
-    path = yard.specs / f"{trainer.name}.json"
-    path.unlink()
-    path = path.with_suffix(".yaml")
-    save(path, trainer, 1)
-    assert env_of_next_training(yard, trainer)["ROUND"] == "1"
+    (yard.specs / f"{trainer.name}.json").unlink()
+    path = yard.specs / f"{trainer.name}.yaml"
+    good = fill_in(trainer, 1)
+    write_text(path, good)
+    assert yard.get("/status")["spec_errors"] == []
     try:
-        save(path, trainer, 2, more)
-        assert env_of_next_training(yard, trainer)["ROUND"] == "1"
+        write_text(path, fill_in(trainer, 2) + more)
+        assert env_of_next_training(yard, trainer)["TURN"] == "1"
         (error,) = yard.get("/status")["spec_errors"]
         assert error["file"] == f"specs/{path.name}"
         assert error["line"] == line or (line is None and error["line"] >= 8)
@@ -92,8 +90,7 @@ def test_a_broken_file_keeps_its_last_good_spec_and_shows_in_status(
         unknown = yard.post("/admin/train/nobody", status=404)
         assert f"the specs have errors: specs/{path.name}" in unknown["error"]["hint"]
     finally:
-        save(path, trainer, 3)
-    assert env_of_next_training(yard, trainer)["ROUND"] == "3"
+        write_text(path, good)
     assert yard.get("/status")["spec_errors"] == []
 
 
