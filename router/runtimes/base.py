@@ -72,7 +72,10 @@ class Runtime(Protocol):
         """Raise UnsupportedSetting, naming the setting, if `launch` could not honour it."""
 
     async def launch(self, workload: Workload) -> WorkloadState:
-        """Start it, or adopt what this owner already has, running or exited."""
+        """Start it, or adopt what this owner already has, running or exited.
+
+        One that fails leaves nothing. One that is cancelled is found and watched, or leaves nothing.
+        """
 
     async def inspect(self, owner: str) -> WorkloadState | None:
         """None: nothing there with this owner."""
@@ -91,4 +94,7 @@ class Runtime(Protocol):
         """Forget an ended workload and its leftovers. Running: it is killed first."""
 
     def on_end(self, callback: EndCallback) -> None:
-        """Call `callback(owner)` in the event loop soon after a workload ends, from events, not polling."""
+        """Call `callback(owner)` once in the event loop, soon after a workload ends; from events, not polling.
+
+        Also of one that ends as soon as it has started. Not of what ended before `start`.
+        """

@@ -76,9 +76,8 @@ class Environments:
         try:
             uv = Uv(environment, keep)
             await uv.run("venv", "--no-project", "--python", str(base_interpreter()), str(folder))
-            # With bytecode: else the first start of each program compiles all that it imports.
-            options = ("--require-hashes", "--compile-bytecode", "--python", python)
-            await uv.run("pip", "sync", *options, str(lock))
+            # Without bytecode: compiling all takes much longer than what the first start imports.
+            await uv.run("pip", "sync", "--require-hashes", "--python", python, str(lock))
             await self._threads.work(lambda: mark_whole(folder))
         except BaseException:
             with anyio.CancelScope(shield=True):

@@ -18,7 +18,7 @@ from router.runtimes.base import Workload
 from router.runtimes.process_cgroups import Cgroups
 from router.runtimes.process_environments import base_interpreter
 from router.runtimes.process_homes import SHIM_LOG, Home, Homes, Order
-from router.runtimes.process_leftovers import MARK
+from router.runtimes.process_leftovers import MARK, end_leftovers
 from router.runtimes.process_ports import HOST, Ports
 from router.runtimes.process_removal import bury, is_ours
 from router.runtimes.process_sources import DESCRIPTION, Source
@@ -48,11 +48,15 @@ class Launcher:
             if state is not None:
                 return state, False
             try:
-                return self._start(home, lock, workload, source, command, interpreter), True
+                self._start(home, lock, workload, source, command, interpreter)
             except BaseException:
-                home.await_shim()  # it has given up, or it would not have failed
+                end_leftovers(home.path, self._cgroups.paths(workload.owner))
+                home.await_shim()
                 bury(home)
                 raise
+            state = home.state()
+            assert state is not None  # the shim says that it has started once that is written
+            return state, True
 
     def _start(
         self,
@@ -62,7 +66,7 @@ class Launcher:
         source: Source,
         command: list[str],
         interpreter: Path,
-    ) -> WorkloadState:
+    ) -> None:
         address = self._choose_address(workload) if workload.role is Role.SERVER else None
         scratch = self._choose_scratch(home)
         home.write_order(
@@ -93,9 +97,6 @@ class Launcher:
             "launch_lock": lock,
         }
         start_shim(order, home, workload.name)
-        state = home.state()
-        assert state is not None  # the shim says that it has started once that is written
-        return state
 
     def _choose_address(self, workload: Workload) -> str:
         """Not one of a server that was launched and does not listen yet, either."""

@@ -2,7 +2,8 @@
 
 A folder can change between the moment its digest is recorded and the moment it is run, and a rollback runs
 a digest whose folder has long changed. So whoever resolves a folder also keeps a copy of exactly what was
-hashed, and only copies are ever run.
+hashed, and only copies are ever run. None is ever deleted, since only the registry knows which may be rolled
+back to.
 """
 
 import compileall
