@@ -94,7 +94,7 @@ class Runtime(Protocol):
         """Forget an ended workload and its leftovers. Running: it is killed first."""
 
     def on_end(self, callback: EndCallback) -> None:
-        """Call `callback(owner)` once in the event loop, soon after a workload ends; from events, not polling.
+        """Call `callback(owner)` once in the event loop, soon after a workload ends, from events.
 
         Also of one that ends as soon as it has started. Not of what ended before `start`.
         """
