@@ -4,6 +4,8 @@ One pass looks at traffic, records and workloads, and does what follows from the
 event and, in case one was missed, every few seconds. So a reboot, a crash and a `kill -9` are one case.
 """
 
+from functools import partial
+
 import structlog
 from anyio.abc import TaskGroup
 
@@ -14,6 +16,7 @@ from router.core.models import Endpoint, Rollout, Server, ServerPhase
 from router.core.traffic import Traffic, Upstream
 from router.core.workload import WorkloadState
 from router.engine.aliasing import alias_follows, sync_alias
+from router.engine.chores import Chores
 from router.engine.context import Context
 from router.engine.ledger import endpoint_topic
 from router.engine.racing import wait_any
@@ -22,6 +25,7 @@ from router.engine.servers import Servers
 from router.stores.base import Insert
 
 DRAIN_LOOK_SECONDS = 0.2
+FAILED_LOOK_SECONDS = 1.0  # users may be waiting for what it would have done
 LOG_TAIL_BYTES = 4096
 
 log = structlog.get_logger()
@@ -33,6 +37,7 @@ class Supervisor:
         self._ledger = context.ledger
         self._servers = servers
         self._repairs = Repairs(context, servers)
+        self._chores = Chores()
 
     async def watch(self, endpoint: str, group: TaskGroup) -> None:
         """Never returns; an error is logged and the next pass tries again."""
@@ -45,7 +50,7 @@ class Supervisor:
                 continue
             except SwitchyardError as error:
                 log.warning("a look at the endpoint failed", endpoint=endpoint, error=error.message)
-                until = None
+                until = self._context.clock.now() + FAILED_LOOK_SECONDS
             except Exception:
                 log.exception("a look at the endpoint broke", endpoint=endpoint)
                 until = None
@@ -63,9 +68,10 @@ class Supervisor:
         # After the records, so that a workload missing here has really ended. What is done from now on needs
         # no lock: a switch moves the record first, and then the guard refuses what we have decided.
         workloads = {state.owner: state for state in await self._context.runtime.list_owned()}
-        due = [await self._care(server, traffic, workloads.get(server.id)) for server in servers]
+        # First: users wait for it, and what fails below (a full disk, say) must not keep it from them.
         repair_due = await self._repairs.look(endpoint, workloads, group)
-        await self._follow_alias(endpoint, traffic)
+        due = [await self._care(server, traffic, workloads.get(server.id), group) for server in servers]
+        await self._follow_alias(endpoint, traffic, group)
         return min((at for at in (*due, repair_due) if at is not None), default=None)
 
     async def _adopt(self, endpoint: str, active: Upstream) -> None:
@@ -95,7 +101,9 @@ class Supervisor:
         else:
             await self._ledger.apply(self._servers.has_traffic(known))
 
-    async def _care(self, server: Server, traffic: Traffic, workload: WorkloadState | None) -> float | None:
+    async def _care(
+        self, server: Server, traffic: Traffic, workload: WorkloadState | None, group: TaskGroup
+    ) -> float | None:
         seen = ServerSeen(workload, await self._in_flight(server), await self._is_wanted(server, traffic))
         match decide_server(server, traffic, seen, self._context.clock.now()):
             case Wait(until):
@@ -103,7 +111,8 @@ class Supervisor:
             case WatchDrain():
                 return self._context.clock.now() + DRAIN_LOOK_SECONDS
             case StopServer():
-                await self._stop(server)
+                self._chores.start(group, f"stop {server.id}", partial(self._stop, server))
+                return None  # its end is an event
             case MoveServer(phase, reason):
                 await self._move(server, phase, reason, workload)
         return self._context.clock.now()
@@ -160,7 +169,8 @@ class Supervisor:
         await self._context.runtime.remove(server.id)
         await self._ledger.move(server, f"server {server.name} is stopped", phase=ServerPhase.STOPPED)
 
-    async def _follow_alias(self, endpoint: str, traffic: Traffic) -> None:
+    async def _follow_alias(self, endpoint: str, traffic: Traffic, group: TaskGroup) -> None:
         known = await self._context.store.get(Endpoint, endpoint)
         if traffic.active is not None and not alias_follows(known, traffic.active):
-            await sync_alias(self._context, endpoint)
+            follow = partial(sync_alias, self._context, endpoint)
+            self._chores.start(group, f"move the alias of {endpoint}", follow)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
-from router.core.errors import RegistryUnavailable
+from router.core.errors import RegistryUnavailable, StorageFull
 from router.core.models import Endpoint, Server, ServerPhase
 from tests.unit.engine.yard import Yard
 
@@ -147,3 +148,60 @@ async def test_a_router_that_finds_the_lock_taken_stands_by_until_it_is_free(yar
         yard.lock.held_by_another = False
         await yard.clock.advance(1)
         engine.require_lead()
+
+
+async def test_a_server_that_is_slow_to_stop_does_not_keep_a_dead_one_from_being_replaced(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = [yard.add_version() for _ in range(3)]
+
+    async def stop_never(owner: str, grace_seconds: float) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(yard.runtime, "stop", stop_never)
+    async with yard.run() as engine:
+        rollouts = [await yard.roll(engine, version) for version in versions]
+        assert (await yard.server(rollouts[0].server_id)).phase is ServerPhase.DRAINING
+        yard.runtime.end(str(rollouts[2].server_id), 137)
+        await yard.clock.settle()
+        assert await yard.served_version() == versions[1]
+
+
+async def test_a_registry_that_hangs_does_not_keep_a_dead_server_from_being_replaced(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = yard.add_version(), yard.add_version()
+
+    async def set_never(name: str, alias: str, version: int) -> None:
+        await anyio.sleep_forever()
+
+    async with yard.run() as engine:
+        await yard.roll(engine, first)
+        rollout = await yard.roll(engine, second)
+        monkeypatch.setattr(yard.registry, "set_alias", set_never)
+        for dead in (rollout.server_id, rollout.previous_server_id):
+            yard.runtime.end(str(dead), 137)
+            await yard.clock.settle()
+        active = (await yard.proxy.read_traffic("default")).active
+        assert active is not None
+        assert active.server_id in yard.runtime.running()
+
+
+async def test_a_full_store_does_not_keep_the_server_before_from_taking_over(yard: Yard) -> None:
+    """Nor does it while there is something else about that server that cannot be written down."""
+    first, second = yard.add_version(), yard.add_version()
+    async with yard.run() as engine:
+        before = await yard.server((await yard.roll(engine, first)).server_id)
+        yard.proxy.busy[str(before.address)] = 1
+        rollout = await yard.roll(engine, second)
+        yard.store.fail_writes_with = StorageFull()
+        yard.proxy.busy.clear()
+        await yard.clock.advance(5)
+        assert (await yard.server(before.id)).phase is ServerPhase.RETIRING
+        yard.runtime.end(str(rollout.server_id), 137)
+        await yard.clock.advance(2)
+        assert await yard.served_version() == first
+        yard.store.fail_writes_with = None
+        await yard.clock.advance(2)
+        assert (await yard.server(before.id)).phase is ServerPhase.READY
+        assert (await yard.server(rollout.server_id)).phase is ServerPhase.STOPPED
