@@ -195,6 +195,12 @@ class StorageFull(SwitchyardError):
     status, code, retryable = 507, "storage_full", True
 
 
+class NoRoomForCandidate(StorageFull):
+    """The disk is too full for the candidate; the active server was left as it was."""
+
+    retryable = False
+
+
 # --- between the router's own parts ----------------------------------------------------------------
 
 

@@ -150,7 +150,10 @@ class Engine:
     async def wait_until(
         self, kind: type[R], record_id: str, done: Callable[[R], bool], seconds: float | None
     ) -> R:
-        """The record when it is done, or as it is after so many seconds (None: however long it takes)."""
+        """The record when it is done, or as it is after so many seconds (None: however long it takes).
+
+        Raises StorageFull if it waits for room on a disk.
+        """
         clock = self.context.clock
         deadline = None if seconds is None else clock.now() + seconds
         while True:
@@ -159,4 +162,5 @@ class Engine:
             remaining = None if deadline is None else deadline - clock.now()
             if done(record) or (remaining is not None and remaining <= 0):
                 return record
+            self.context.ledger.raise_if_held_up(record_id)
             await wait_any(clock, remaining, changed)

@@ -10,6 +10,7 @@ import anyio
 import structlog
 
 from router.core.clock import Clock
+from router.core.errors import StorageFull
 from router.core.models import Endpoint, Event, Record, Rollout, Server, ServerPhase
 from router.stores.base import Change, Claim, Insert, Store, Update
 
@@ -45,14 +46,18 @@ class Ledger:
         self.clock = clock
         self.wakeups = Wakeups()
         self._latest: dict[str, Endpoint | Server] = {}
+        # What cannot be moved on for want of room, which then cannot be written down either.
+        self._held_up: dict[str, StorageFull] = {}
 
     def opened(self, record: Record, text: str) -> Insert:
         return Insert(record, self._event(record, "opened", text))
 
     def moved(self, before: R, text: str = "", **changes: Any) -> Update[R]:
         """A change of `before`; with a text, it is told in the history."""
-        after = before.evolve(self.clock.now(), **changes)
         kind = "phase" if "phase" in changes else "note"
+        if kind == "phase":
+            changes.setdefault("waiting_on", None)  # whatever it waited for in the phase before
+        after = before.evolve(self.clock.now(), **changes)
         return Update(before, after, self._event(after, kind, text) if text else None)
 
     async def apply(self, *changes: Change) -> None:
@@ -64,6 +69,7 @@ class Ledger:
             if change.event is not None:
                 log.info(change.event.text, subject=record.id, kind=change.event.kind)
             self._remember(record)
+            self._held_up.pop(record.id, None)
             self.wakeups.notify(record.id, *_endpoint_topics(record))
 
     async def move(self, before: R, text: str = "", **changes: Any) -> R:
@@ -87,6 +93,19 @@ class Ledger:
             self._latest.pop(record.id, None)
         elif record.id not in self._latest or self._latest[record.id].revision < record.revision:
             self._latest[record.id] = record  # what was read may be older than what was written meanwhile
+
+    def hold_up(self, record_id: str, full: StorageFull) -> None:
+        news = record_id not in self._held_up
+        self._held_up[record_id] = full
+        if news:
+            self.wakeups.notify(record_id)
+
+    def raise_if_held_up(self, record_id: str) -> None:
+        """Raises StorageFull if the record waits for room."""
+        full = self._held_up.get(record_id)
+        if full is not None:
+            message = f"{full.message}; {record_id} goes on by itself when there is room"
+            raise StorageFull(message, hint=full.hint)
 
     def _event(self, record: Record, kind: str, text: str) -> Event:
         phase = str(getattr(record, "phase", ""))

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from router.core.actions import LaunchCandidate, LaunchTrainer, PrepareCandidate, ProbeCandidate, Wait
 from router.core.decide import decide_rollout, decide_training
-from router.core.errors import StaleRecord, SwitchyardError
+from router.core.errors import StaleRecord, StorageFull, SwitchyardError
 from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.context import Context
 from router.engine.racing import race, wait_any
@@ -75,6 +75,8 @@ class Reconciler:
                 continue
             except SwitchyardError as error:
                 log.warning("cannot go on for now", subject=record_id, error=error.message)
+                if isinstance(error, StorageFull):
+                    self._ledger.hold_up(record_id, error)
                 due = self._context.clock.now() + RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
                 failures += 1
             await wait_any(

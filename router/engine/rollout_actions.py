@@ -3,6 +3,9 @@
 Everything slow (launch, probe) happens outside the endpoint's lock; the switch itself happens inside it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from router.core.actions import (
     AbortRollout,
     FinishRollout,
@@ -17,7 +20,13 @@ from router.core.actions import (
     ShiftTraffic,
     Wait,
 )
-from router.core.errors import CandidateUnhealthy, StaleRecord, SwitchyardError
+from router.core.errors import (
+    CandidateUnhealthy,
+    NoRoomForCandidate,
+    StaleRecord,
+    StorageFull,
+    SwitchyardError,
+)
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
 from router.core.traffic import Traffic
 from router.engine.aliasing import sync_alias
@@ -53,9 +62,7 @@ class RolloutActions:
                 await self._record_shift(rollout)
             case PromoteVersion():
                 await sync_alias(self._context, rollout.endpoint)
-                await self._ledger.move(
-                    rollout, "the alias follows", phase=RolloutPhase.BAKING, waiting_on=None
-                )
+                await self._ledger.move(rollout, "the alias follows", phase=RolloutPhase.BAKING)
             case FinishRollout():
                 await self._ledger.move(rollout, "rollout succeeded", phase=RolloutPhase.SUCCEEDED)
             case AbortRollout(outcome, failure):
@@ -90,7 +97,8 @@ class RolloutActions:
         if rollout.serve_digest is not None:
             image = Image(rollout.serve_image, rollout.serve_digest)
         else:
-            image = await self._context.runtime.resolve_image(rollout.serve_image)
+            with giving_up_without_room():
+                image = await self._context.runtime.resolve_image(rollout.serve_image)
         server = await self._servers.draft(
             endpoint=rollout.endpoint,
             model_name=rollout.model_name,
@@ -106,7 +114,6 @@ class RolloutActions:
             phase=RolloutPhase.LAUNCHING,
             server_id=server.id,
             serve_digest=image.digest,
-            waiting_on=None,
         )
         await self._ledger.apply(moved, self._ledger.opened(server, f"server {server.name}"), *retired)
 
@@ -129,7 +136,6 @@ class RolloutActions:
                 rollout,
                 f"server {server.name} is still warm",
                 phase=RolloutPhase.SHIFTING,
-                waiting_on=None,
                 previous_server_id=previous,
                 evidence=rollout.evidence | {"probe": {"ping": 200, "served_before": True}},
             ),
@@ -146,12 +152,12 @@ class RolloutActions:
 
     async def _launch(self, rollout: Rollout) -> None:
         server = await self._candidate(rollout)
-        launched = await self._servers.launch(server)
+        with giving_up_without_room():
+            launched = await self._servers.launch(server)
         moved = self._ledger.moved(
             rollout,
             f"candidate {server.name} runs at {launched.after.address}",
             phase=RolloutPhase.PROBING,
-            waiting_on=None,
         )
         await self._ledger.apply(moved, launched)
 
@@ -169,7 +175,6 @@ class RolloutActions:
             rollout,
             "the candidate answers",
             phase=RolloutPhase.GATING,
-            waiting_on=None,
             warnings=rollout.warnings + proof.warnings,
             evidence=rollout.evidence | {"probe": proof.evidence},
         )
@@ -187,7 +192,8 @@ class RolloutActions:
             traffic = await self._context.proxy.read_traffic(rollout.endpoint)
             previous = traffic.active.server_id if traffic.active else None
             rollout = await self._intend_shift(rollout, previous)
-            await self._context.proxy.set_traffic(rollout.endpoint, Traffic(active=upstream_of(server)))
+            with giving_up_without_room():
+                await self._context.proxy.set_traffic(rollout.endpoint, Traffic(active=upstream_of(server)))
             await self._record_shift(rollout)
 
     def _was_taken_up_just_now(self, rollout: Rollout) -> bool:
@@ -228,7 +234,6 @@ class RolloutActions:
             rollout,
             f"users get {rollout.model_uri} from {server.name}",
             phase=RolloutPhase.PROMOTING,
-            waiting_on=None,
         )
         await self._ledger.apply(switched, *changes)
 
@@ -243,7 +248,6 @@ class RolloutActions:
             outcome=outcome,
             failure=failure,
             logs_tail=tail or None,
-            waiting_on=None,
         )
 
     async def _put_away(self, rollout: Rollout) -> None:
@@ -254,3 +258,13 @@ class RolloutActions:
     async def _candidate(self, rollout: Rollout) -> Server:
         assert rollout.server_id is not None
         return await self._context.store.get(Server, rollout.server_id)
+
+
+@contextmanager
+def giving_up_without_room() -> Iterator[None]:
+    """A caller waits for the switch: he is told that there is no room, and not kept until there is."""
+    try:
+        yield
+    except StorageFull as full:
+        message = f"{full.message}; the candidate got no traffic and the active server was left as it was"
+        raise NoRoomForCandidate(message, hint=full.hint) from full

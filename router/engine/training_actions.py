@@ -191,7 +191,7 @@ class TrainingActions:
     async def _enter_terminal(self, training: Training, **changes: object) -> None:
         assert training.outcome is not None
         moved = self._ledger.moved(
-            training, f"training {training.outcome}", phase=training.outcome, waiting_on=None, **changes
+            training, f"training {training.outcome}", phase=training.outcome, **changes
         )
         promised: list[Change] = []
         if training.roll is not None and training.outcome is TrainingPhase.SUCCEEDED:

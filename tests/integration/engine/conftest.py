@@ -9,8 +9,10 @@ from tests.integration.engine.aftermath import find_unsettled
 from tests.integration.engine.stage import Stage, set_stage
 from tests.integration.spine.stage import add_trainer
 from tests.services.mlflow_server import MlflowServer
+from tests.services.small_disk import may_mount
 from tests.services.yard import Yard, run_yard
 
+collect_ignore = [] if may_mount() else ["test_full_disk.py"]
 SETTINGS = {"DRAIN_GRACE_SEC": "5", "HEALTH_TIMEOUT_SEC": "60"}
 
 
