@@ -11,13 +11,13 @@ import pytest
 
 from scripts.service_commands import ROOT
 from tests.integration.spine.stage import read_run, read_versions, wait_for_end
+from tests.services.environments import share_environments
 from tests.services.mlflow_server import MlflowServer
 from tests.services.yard import Yard, run_yard
 
 SPEC = "sklearn-model-1"
 SOURCE = "model-images/sklearn-model-1"
 MODEL = "DiabetesRF"
-ENVIRONMENTS = ROOT / ".local" / "process-environments"  # kept: made again only when the lock changes
 COLUMNS = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
 ROW = [0.038, 0.051, 0.062, 0.022, -0.044, -0.035, -0.043, -0.003, 0.02, -0.018]
 Json = dict[str, Any]
@@ -30,10 +30,7 @@ def yard(mlflow_server: MlflowServer) -> Iterator[Yard]:
     index = {name: value for name, value in os.environ.items() if name.startswith(("UV_", "PIP_"))}
     with run_yard(mlflow_server.url, {**index, "DRAIN_GRACE_SEC": "5"}) as yard:
         shutil.copy(ROOT / "specs" / f"{SPEC}.yaml", yard.specs)
-        ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
-        runtime = yard.state / "process"
-        runtime.mkdir(parents=True)
-        (runtime / "environments").symlink_to(ENVIRONMENTS)
+        share_environments(yard.state)
         yard.start()
         yield yard
 
