@@ -138,10 +138,12 @@ def describe_error(error: type[SwitchyardError]) -> str:
 
 
 def error_classes(base: type[SwitchyardError] = SwitchyardError) -> list[type[SwitchyardError]]:
+    """Those with a code of their own."""
     found = [base]
     for child in base.__subclasses__():
         found += error_classes(child)
-    return [each for each in found if each.__module__ == SwitchyardError.__module__]
+    ours = [each for each in found if each.__module__ == SwitchyardError.__module__]
+    return [each for each in ours if "code" in vars(each)]
 
 
 def failures() -> set[tuple[str, str]]:
