@@ -216,6 +216,7 @@ class Endpoint(Record):
     phase: EndpointPhase = EndpointPhase.OPEN
     alias_model: str | None = None
     alias_version: int | None = None
+    alias_carriers: tuple[str, ...] = ()  # while it is being moved: every model that may carry it
 
 
 class Event(BaseModel):

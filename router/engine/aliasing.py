@@ -19,17 +19,25 @@ async def sync_alias(context: Context, endpoint_name: str) -> None:
 
 
 async def _move_alias(context: Context, endpoint: Endpoint, active: Upstream) -> None:
-    alias, left = context.policy.production_alias, endpoint.alias_model
+    """Intent first: a router killed in between would leave a value that nobody remembers having set."""
+    alias = context.policy.production_alias
+    carriers = {active.model_name, *endpoint.alias_carriers}
+    if endpoint.alias_model is not None:
+        carriers.add(endpoint.alias_model)
+    if carriers != set(endpoint.alias_carriers):
+        endpoint = await context.ledger.move(endpoint, alias_carriers=tuple(sorted(carriers)))
     await context.registry.set_alias(active.model_name, alias, active.model_version)
-    if left is not None and left != active.model_name:
+    for left in carriers - {active.model_name}:
         await context.registry.delete_alias(left, alias)
     await context.ledger.move(
         endpoint,
         f"alias {alias} points to {active.model_name} version {active.model_version}",
         alias_model=active.model_name,
         alias_version=active.model_version,
+        alias_carriers=(),
     )
 
 
 def alias_follows(endpoint: Endpoint, active: Upstream) -> bool:
-    return (endpoint.alias_model, endpoint.alias_version) == (active.model_name, active.model_version)
+    remembered = (endpoint.alias_model, endpoint.alias_version)
+    return remembered == (active.model_name, active.model_version) and not endpoint.alias_carriers

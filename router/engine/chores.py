@@ -22,6 +22,9 @@ class Chores:
             self._under_way.add(name)
             group.start_soon(self._run, name, act)
 
+    def is_under_way(self, name: str) -> bool:
+        return name in self._under_way
+
     async def _run(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
         try:
             await act()

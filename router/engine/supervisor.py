@@ -104,6 +104,9 @@ class Supervisor:
     async def _care(
         self, server: Server, traffic: Traffic, workload: WorkloadState | None, group: TaskGroup
     ) -> float | None:
+        stopping = f"stop {server.id}"
+        if self._chores.is_under_way(stopping):
+            return None  # its end is an event
         seen = ServerSeen(workload, await self._in_flight(server), await self._is_wanted(server, traffic))
         match decide_server(server, traffic, seen, self._context.clock.now()):
             case Wait(until):
@@ -111,8 +114,8 @@ class Supervisor:
             case WatchDrain():
                 return self._context.clock.now() + DRAIN_LOOK_SECONDS
             case StopServer():
-                self._chores.start(group, f"stop {server.id}", partial(self._stop, server))
-                return None  # its end is an event
+                self._chores.start(group, stopping, partial(self._stop, server))
+                return None
             case MoveServer(phase, reason):
                 await self._move(server, phase, reason, workload)
         return self._context.clock.now()

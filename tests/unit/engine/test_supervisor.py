@@ -5,8 +5,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from router.core.errors import RegistryUnavailable, StorageFull
-from router.core.models import Endpoint, Server, ServerPhase
+from router.core.errors import StorageFull
+from router.core.models import Server, ServerPhase
 from tests.unit.engine.yard import Yard
 
 
@@ -98,22 +98,6 @@ async def test_a_router_that_starts_beside_a_live_server_leaves_it_alone(yard: Y
         await yard.clock.advance(60)
         assert yard.runtime.running() == [rollout.server_id]
         assert len(yard.runtime.launched) == 1
-
-
-async def test_the_alias_follows_when_the_registry_is_back(yard: Yard) -> None:
-    first, second = yard.add_version(), yard.add_version()
-    async with yard.run() as engine:
-        await yard.roll(engine, first)
-        rollout = await yard.roll(engine, second)
-        yard.registry.fail_with(RegistryUnavailable("away"))
-        yard.runtime.end(str(rollout.server_id), 137)
-        await yard.clock.settle()
-        assert await yard.served_version() == first
-        yard.registry.fail_with(None)
-        await yard.clock.advance(30)
-        assert await yard.alias() == first
-        endpoint = await yard.store.get(Endpoint, "default")
-        assert endpoint.alias_version == first
 
 
 async def test_a_leftover_without_a_record_is_removed(yard: Yard) -> None:
