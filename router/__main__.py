@@ -31,6 +31,20 @@ def configure_logs(settings: Settings) -> None:
     )
 
 
+class Server(uvicorn.Server):
+    """Ends with its application, so that whoever keeps the router running starts another one.
+
+    uvicorn by itself would go on answering that it is alive after all work has broken off.
+    """
+
+    @property
+    def broken(self) -> bool:
+        return bool(self.lifespan.error_occurred)
+
+    async def on_tick(self, counter: int) -> bool:
+        return self.broken or await super().on_tick(counter)
+
+
 def main() -> int:
     try:
         settings = Settings.load()
@@ -39,16 +53,20 @@ def main() -> int:
     except SwitchyardError as error:
         sys.stderr.write(f"{error.message}\n{error.hint or ''}".rstrip() + "\n")
         return 2
-    uvicorn.run(
-        app,
-        host=settings.router_host,
-        port=settings.router_port,
-        log_level=settings.log_level,
-        access_log=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=5,
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=settings.router_host,
+            port=settings.router_port,
+            lifespan="on",
+            log_level=settings.log_level,
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=5,
+        )
     )
-    return 0
+    server.run()
+    return 1 if server.broken or not server.started else 0
 
 
 if __name__ == "__main__":
