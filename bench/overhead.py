@@ -21,6 +21,7 @@ import psutil
 
 from bench.figures import print_heading, print_table, say, tell_seconds
 from bench.stage import BODY, FOREST, FOREST_MODEL, open_stage, roll
+from router.runtimes.process_leftovers import MARK
 from tests.services.ports import find_free_port
 from tests.services.yard import Yard
 
@@ -58,8 +59,11 @@ def copy_child(yard: Yard, owner_prefix: str, kept: Path, acting: "Future[object
     while not acting.done():
         for started in workloads.glob(f"{owner_prefix}*/started.json"):
             child = psutil.Process(int(json.loads(started.read_text())["child"]))
-            environment = child.environ()
-            if environment.get("TMPDIR") == str(started.parent / "tmp"):  # past its exec
+            try:
+                environment = child.environ()
+            except psutil.NoSuchProcess:
+                continue  # in the middle of its exec it has none
+            if environment.get(MARK) == str(started.parent):  # past its exec
                 shutil.copytree(child.cwd(), kept / owner_prefix)
                 program = Program(child.cmdline(), environment, kept / owner_prefix)
                 return program.with_environment(TMPDIR=str(kept))

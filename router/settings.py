@@ -151,16 +151,13 @@ class Settings(BaseSettings):
 
     # --- MLflow -----------------------------------------------------------------------------------
     mlflow_service_port: Port = 9010
-    """Port on which people reach MLflow's pages on PUBLIC_HOST."""
+    """Port of MLflow on this machine, also for people who open its pages."""
 
     mlflow_tracking_uri: Url = Field(
         default_factory=lambda data: f"http://127.0.0.1:{data['mlflow_service_port']}"
     )
     """MLflow's address for the router, trainers and servers. By default on MLFLOW_SERVICE_PORT of this
     machine."""
-
-    mlflow_public_url: Url | None = None
-    """MLflow's address as people open it. By default MLFLOW_SERVICE_PORT on PUBLIC_HOST."""
 
     production_alias: Alias = "deployed"
     """Alias in the registry that follows the version that serves."""
@@ -268,10 +265,10 @@ class Settings(BaseSettings):
     def public_url(self) -> str:
         return f"http://{self.public_host}:{self.proxy_public_port}"
 
-    @property
-    def mlflow_url(self) -> str:
-        """As people open it."""
-        return self.mlflow_public_url or f"http://{self.public_host}:{self.mlflow_service_port}"
+    @classmethod
+    def variables(cls) -> list[str]:
+        """Names of all that is read."""
+        return [name.upper() for name in cls.model_fields]
 
     @staticmethod
     def child_environment() -> dict[str, str]:

@@ -6,7 +6,8 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,7 @@ class Record:
     started_at: float  # epoch seconds, as psutil reports it
     command: list[str]
     ports: dict[str, int]  # by the setting that moves each
+    settings: dict[str, str] = field(default_factory=dict)  # what else it was told: see `fingerprint`
 
 
 def start_process(
@@ -33,10 +35,14 @@ def start_process(
     environment: Mapping[str, str],
     cwd: Path,
     ports: Mapping[str, int],
+    settings: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """The caller keeps what it gets as long as it lives itself; the process goes on after that."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    record.parent.mkdir(parents=True, exist_ok=True)
+    """The caller keeps what it gets as long as it lives itself; the process goes on after that.
+
+    What it writes only its own user can read.
+    """
+    for folder in (log.parent, record.parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -46,13 +52,20 @@ def start_process(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=0o077,
         )
     started_at = psutil.Process(child.pid).create_time()
-    text = json.dumps(asdict(Record(child.pid, started_at, list(command), dict(ports))))
+    told = fingerprint(settings or {})
+    text = json.dumps(asdict(Record(child.pid, started_at, list(command), dict(ports), told)))
     draft = record.with_suffix(".new")
     draft.write_text(text)
     draft.replace(record)
     return child
+
+
+def fingerprint(settings: Mapping[str, str]) -> dict[str, str]:
+    """Enough to see that one has changed: a value may be a secret."""
+    return {name: sha256(value.encode()).hexdigest()[:16] for name, value in settings.items()}
 
 
 def read_record(path: Path) -> Record | None:

@@ -6,11 +6,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from scripts.background import find_process, read_record, start_process, stop_process
+from router.settings import Settings
+from scripts.background import find_process, fingerprint, read_record, start_process, stop_process
 from scripts.service_commands import (
     ROOT,
     caddy_command,
@@ -51,6 +52,7 @@ class Service:
     environment: dict[str, str]
     ports: dict[str, int]  # by the setting that moves each
     missing: Callable[[], str | None]  # what it waits for; None: it is ready
+    settings: dict[str, str] = field(default_factory=dict)  # of the caller, which only a start applies
 
 
 class Stack:
@@ -111,6 +113,7 @@ class Stack:
             {**os.environ, **settings},
             {"ROUTER_PORT": self.ports.router_port},
             lambda: describe_failure(self.ports.router_port, "/readyz"),
+            {name: os.environ[name] for name in Settings.variables() if os.environ.get(name)},
         )
 
     def caddy(self) -> Service:
@@ -127,9 +130,9 @@ class Stack:
 
     def start(self) -> Iterator[str]:
         """Starts what does not run and returns when all is ready. Yields a line for each thing it does."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         mlflow, router, caddy = self.mlflow(), self.router(), self.caddy()
-        absent = [service for service in (mlflow, router, caddy) if not self._runs(service)]
+        absent = [service for service in (mlflow, router, caddy) if not self.runs(service)]
         for service in absent:
             refuse_taken_ports(service)
         for service in (mlflow, router):
@@ -147,7 +150,7 @@ class Stack:
     def stop(self, name: str) -> bool:
         return stop_process(self.record(name), STOP_SECONDS)
 
-    def _runs(self, service: Service) -> bool:
+    def runs(self, service: Service) -> bool:
         record = read_record(self.record(service.name))
         if record is None or find_process(record) is None:
             return False
@@ -156,12 +159,21 @@ class Stack:
             raise StackError(
                 f"{service.name} runs already, with {had}. Set that to use it as it is, or: make down"
             )
+        told = fingerprint(service.settings)
+        changed = sorted(name for name, _ in record.settings.items() ^ told.items())
+        if changed:
+            raise StackError(
+                f"{service.name} runs already, with another {', '.join(dict.fromkeys(changed))}."
+                " Set that as before to use it as it is, or let it start anew: make down, then make demo"
+            )
         return True
 
     def _start(self, service: Service) -> str:
         record, log = self.record(service.name), self.log(service.name)
         self._children.append(
-            start_process(record, log, service.command, service.environment, ROOT, service.ports)
+            start_process(
+                record, log, service.command, service.environment, ROOT, service.ports, service.settings
+            )
         )
         where = ", ".join(str(port) for port in service.ports.values())
         return f"starting {service.name} on port {where} (log: {log})"

@@ -1,10 +1,12 @@
 """What callers may send: strict, so that a misspelt field is told and not ignored."""
 
 import hashlib
+import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from starlette.convertors import Convertor, register_url_convertor
 
 from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN
@@ -13,6 +15,7 @@ from router.engine.engine import Engine
 
 MODEL_NAME_PATTERN = r"^[^/:%\\\x00-\x1f\x7f]{1,255}$"
 ALIAS_PATTERN = r"^@[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
+MAX_VERSION = 2**31 - 1
 REFERENCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./:@-]{0,1023}$"
 RECORD_ID_PATTERN = r"^[a-z]{3}_[0-9a-z]{1,32}$"
 
@@ -23,8 +26,30 @@ TrainerName = Annotated[
 RecordId = Annotated[str, Path(pattern=RECORD_ID_PATTERN, examples=["rol_fb1cc0843149ef2c"])]
 EndpointName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
-Alias = Annotated[str, StringConstraints(pattern=ALIAS_PATTERN)]
 Reference = Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
+
+
+def read_version_or_alias(value: object) -> object:
+    """One check for both, so that what is wrong is told of `ref` and not of each thing it might have been."""
+    if type(value) is int and 1 <= value <= MAX_VERSION:
+        return value
+    if isinstance(value, str) and re.fullmatch(ALIAS_PATTERN, value):
+        return value
+    raise PydanticCustomError("ref", "must be a version, such as 3, or an alias, such as `@champion`")
+
+
+VersionOrAlias = Annotated[
+    int | str,
+    BeforeValidator(read_version_or_alias),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_VERSION},
+                {"type": "string", "pattern": ALIAS_PATTERN},
+            ]
+        }
+    ),
+]
 WaitSeconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False, strict=True)]
 ReadySeconds = Annotated[float, Field(ge=1, le=900, allow_inf_nan=False, strict=True)]
 
@@ -66,7 +91,7 @@ class TrainBody(Body):
 
 class RollBody(Body):
     name: ModelName
-    ref: Annotated[StrictInt, Field(ge=1, lt=2**31)] | Alias = Field(description="a version, or `@alias`")
+    ref: VersionOrAlias = Field(description="a version, or `@alias`")
     wait_ready_seconds: ReadySeconds | None = None
     serve_image: Reference | None = None
     wait_seconds: WaitSeconds | None = Field(default=None, description="how long to wait for the switch")

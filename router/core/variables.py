@@ -13,11 +13,13 @@ from router.core.errors import InvalidRequest
 EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT"
 MODEL_NAME_VARIABLE = "REGISTERED_MODEL_NAME"
 
-RESERVED_NAMES = frozenset({"MLFLOW_RUN_ID", "PATH"})
-RESERVED_PREFIXES = ("MLFLOW_TRACKING_", "SERVE_", "LD_", "PYTHON")
+RESERVED_NAMES = frozenset({"MLFLOW_RUN_ID", "MLFLOW_REGISTRY_URI", "PATH", "BASH_ENV", "GCONV_PATH"})
+RESERVED_PREFIXES = ("MLFLOW_TRACKING_", "SERVE_", "SWITCHYARD_", "LD_", "DYLD_", "PYTHON")
 
-# Linux passes on no variable of more than 128 KiB, name and all.
+# Linux passes on no variable of more than 128 KiB, name and all, and 2 MiB of them in all.
 MAX_VALUE_BYTES = 100_000
+MAX_ENVIRONMENT_BYTES = 1_000_000
+BYTES_BESIDE_TEXT = 10  # of each variable: `=`, NUL, and a pointer
 MAX_NAME_LENGTH = 256
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -82,8 +84,15 @@ def merge_parameters(
             problems.append(f"parameters.{printable(name)}: {problem}")
     if problems:
         raise InvalidRequest("; ".join(problems), hint="nothing was started")
-    merged = {**env, **applied}
-    return {name: text for name, text in merged.items() if text is not None}, applied
+    merged = {name: text for name, text in {**env, **applied}.items() if text is not None}
+    size = sum(len(f"{name}{text}".encode()) + BYTES_BESIDE_TEXT for name, text in merged.items())
+    if size > MAX_ENVIRONMENT_BYTES:
+        raise InvalidRequest(
+            f"parameters: with the spec's `env` they make {size} bytes of environment, more than"
+            f" {MAX_ENVIRONMENT_BYTES}",
+            hint="nothing was started",
+        )
+    return merged, applied
 
 
 def _read_parameter(name: str, value: object) -> tuple[str | None, str | None]:

@@ -135,7 +135,7 @@ def route_by_name(layout: CaddyLayout, switches: Mapping[str, Switch]) -> Json:
         if name != DEFAULT_ENDPOINT
     ]
     unknown = answer(
-        404, "unknown_endpoint", "there is no endpoint of this name", "See GET /admin/endpoints."
+        404, "unknown_endpoint", "there is no endpoint of this name", "Without one: POST /invocations."
     )
     return {"match": [{"path": ["/endpoints", "/endpoints/*"]}], "handle": [subroute(*named, unknown)]}
 

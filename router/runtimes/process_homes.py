@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from router.core.errors import InvalidRequest
+import structlog
+
+from router.core.errors import InvalidRequest, RuntimeUnavailable
 from router.core.workload import Role, WorkloadState, WorkloadStatus
 
 ORDER, STARTED, ENDED, ALIVE, LAUNCH_LOCK = "order.json", "started.json", "ended.json", "alive", "launch.lock"
@@ -26,6 +28,12 @@ GONE = ".gone-"  # prefix of folders that are being deleted
 LONGEST_CHARACTER = 4  # bytes in UTF-8, of which all but the first are among:
 CONTINUATIONS = bytes(range(0x80, 0xC0))
 OUTPUT = ("output.log", "output.log.1")  # the newer first
+
+log = structlog.get_logger()
+
+
+class UnreadableRecord(RuntimeUnavailable):
+    """A file that says what was launched is damaged. What it started, if it runs, was left alone."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +148,17 @@ class Home:
             order, started = self.read_order(), self._read(STARTED)
             if order is None or started is None:
                 return None
-            self._launched = Launched(order, int(started["shim"]), started["started_at"], found.st_mtime_ns)
+            with self._told_if_damaged(STARTED):
+                shim, started_at = int(started["shim"]), float(started["started_at"])
+            self._launched = Launched(order, shim, started_at, found.st_mtime_ns)
         return self._launched
 
     def read_order(self) -> Order | None:
         fields = self._read(ORDER)
         if fields is None:
             return None
-        return Order(**(fields | {"role": Role(fields["role"]), "groups": tuple(fields["groups"])}))
+        with self._told_if_damaged(ORDER):
+            return Order(**(fields | {"role": Role(fields["role"]), "groups": tuple(fields["groups"])}))
 
     def shim(self) -> int | None:
         """Pid of the shim, if it lives."""
@@ -189,11 +200,22 @@ class Home:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            text = (self.path / name).read_text()
+            text = (self.path / name).read_bytes()
         except FileNotFoundError:
             return None
-        fields: dict[str, Any] = json.loads(text)
-        return fields
+        with self._told_if_damaged(name):
+            return dict(json.loads(text))
+
+    @contextmanager
+    def _told_if_damaged(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, KeyError) as error:
+            raise UnreadableRecord(
+                f"{self.path / name} is damaged ({error}), so {self.path.name} is not known any more."
+                " What it started, if it runs, was left alone.",
+                hint="end its processes and delete the folder",
+            ) from error
 
 
 class Homes:
@@ -202,6 +224,7 @@ class Homes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[str, Home] = {}
+        self._damaged: set[str] = set()  # owners that were told of
 
     def prepare(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -225,8 +248,21 @@ class Homes:
         return list(self.folder.glob(f"{GONE}*"))
 
     def states(self) -> list[WorkloadState]:
-        states = [home.state() for home in self.all()]
+        states = []
+        for home in self.all():
+            with self.passing_over_damage(home):
+                states.append(home.state())
         return [state for state in states if state is not None]
+
+    @contextmanager
+    def passing_over_damage(self, home: Home) -> Iterator[None]:
+        """One damaged record must not keep anybody from all the others. Each is told of once."""
+        try:
+            yield
+        except UnreadableRecord as error:
+            if home.path.name not in self._damaged:
+                self._damaged.add(home.path.name)
+                log.warning("a workload is passed over", owner=home.path.name, error=error.message)
 
 
 @contextmanager

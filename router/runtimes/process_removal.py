@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from router.runtimes.process_cgroups import Cgroups
-from router.runtimes.process_homes import Home, Homes
+from router.runtimes.process_homes import Home, Homes, Order, UnreadableRecord
 from router.runtimes.process_leftovers import end_leftovers
 
 log = structlog.get_logger()
@@ -19,6 +19,12 @@ def remove_workload(home: Home) -> bool:
     if not home.path.exists():
         return True
     with home.turn():
+        try:
+            home.launched()
+        except UnreadableRecord:
+            # Whom to signal is not known any more, but the child carries the home's name.
+            end_leftovers(home.path, ())
+            home.await_shim()
         if home.is_alive():
             return False
         bury(home)
@@ -27,8 +33,12 @@ def remove_workload(home: Home) -> bool:
 
 def bury(home: Home) -> None:
     """Needs the turn, and no living shim."""
-    order = home.read_order()
-    settle(home)
+    order: Order | None = None
+    try:
+        order = home.read_order()
+        settle(home)
+    except UnreadableRecord as error:
+        log.warning("only the folder of a workload can be deleted", error=error.message)
     discarded = home.discard()
     if order is not None:
         Cgroups.remove(map(Path, order.groups))
@@ -48,9 +58,10 @@ def settle(home: Home) -> None:
 def clear_leftovers(homes: Homes) -> None:
     """What was left when a router was killed in the middle of a launch or removal, or a shim at any time."""
     for home in homes.all():
-        if home.launched() is None:
-            clear_unstarted(home)
-        settle(home)
+        with homes.passing_over_damage(home):
+            if home.launched() is None:
+                clear_unstarted(home)
+            settle(home)
     for folder in homes.gone():
         delete_folder(folder)
 

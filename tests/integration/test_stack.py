@@ -106,3 +106,31 @@ def test_a_home_that_caddy_cannot_read_is_refused_before_anything_starts(
     monkeypatch.setenv("SWITCHYARD_HOME", str(tmp_path / "my state"))
     with pytest.raises(StackError, match=r"no spaces.*SWITCHYARD_HOME="):
         Stack.from_environment()
+
+
+def test_settings_that_a_running_service_was_not_started_with_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stack = make_stack(tmp_path / "home")
+    monkeypatch.setenv("STORE_URL", "postgresql://router:s3cret@store/switchyard")
+    monkeypatch.setenv("WARM_SECONDS", "60")
+    router = stack.router()
+    command = [sys.executable, "-c", FAMILY]
+    record = stack.record("router")
+    log = tmp_path / "router.log"
+    with start_process(record, log, command, {}, ROOT, router.ports, router.settings) as child:
+        try:
+            assert "s3cret" not in record.read_text()
+            assert stack.runs(router)
+            monkeypatch.setenv("WARM_SECONDS", "61")
+            monkeypatch.delenv("STORE_URL")
+            with pytest.raises(StackError, match=r"runs already, with another STORE_URL, WARM_SECONDS\."):
+                stack.runs(stack.router())
+        finally:
+            stop_process(record, grace_seconds=0)
+            child.wait()
+
+
+def test_what_a_service_writes_only_its_own_user_can_read(family: psutil.Process, record: Path) -> None:
+    assert record.parent.stat().st_mode & 0o777 == 0o700
+    assert Path(f"/proc/{family.pid}/status").read_text().count("Umask:\t0077") == 1

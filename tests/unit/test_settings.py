@@ -48,7 +48,6 @@ def test_nothing_has_to_be_set(load: Load) -> None:
     assert (settings.router_host, settings.router_port) == ("127.0.0.1", 8000)
     assert settings.public_url == "http://localhost:9000"
     assert settings.mlflow_tracking_uri == "http://127.0.0.1:9010"
-    assert settings.mlflow_url == "http://localhost:9010"
     assert (settings.runtime, settings.proxy, settings.production_alias) == (
         "process",
         "caddy_slots",
@@ -83,7 +82,6 @@ def test_the_settings_of_the_first_system_are_honoured(load: Load) -> None:
     )
     assert settings.proxy_admin_url == Path("/run/caddy/admin.sock")
     assert settings.public_url == "http://models.example:9100"
-    assert settings.mlflow_url == "http://models.example:9110"
     assert settings.production_alias == "live"
 
 
@@ -124,7 +122,6 @@ def test_the_admin_socket_may_be_written_in_three_ways(load: Load, written: str)
         ("RUNTIME", "docker", "should be 'process'"),
         ("PROXY", "nginx", "should be 'caddy_slots' or 'caddy_admin'"),
         ("MLFLOW_TRACKING_URI", "sqlite:///x.db", "http:// or https://"),
-        ("MLFLOW_PUBLIC_URL", "mlflow.example", "http:// or https://"),
         ("PROXY_ADMIN_URL", "http://proxy:2019", "must be a unix socket"),
         ("PROXY_ADMIN_URL", f"unix//{'x' * 101}", "longer than 100 bytes"),
         ("SLOTS_PATH", "/my slots", "only letters, digits"),

@@ -40,7 +40,11 @@ def test_no_parameters_change_nothing(parameters: dict[str, object] | None) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "SERVE_PORT", "LD_PRELOAD", "PYTHONPATH"]
+    "name",
+    [
+        *("PATH", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "SERVE_PORT"),
+        *("LD_PRELOAD", "PYTHONPATH", "SWITCHYARD_WORKLOAD", "BASH_ENV"),
+    ],
 )
 @pytest.mark.parametrize("value", ["x", None])
 def test_reserved_names_may_neither_be_set_nor_unset(name: str, value: str | None) -> None:
@@ -48,6 +52,15 @@ def test_reserved_names_may_neither_be_set_nor_unset(name: str, value: str | Non
         refusal({name: value})
         == f"parameters.{name}: this variable is reserved for the router and may not be set"
     )
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{f"A{number}": "x" * 90_000 for number in range(12)}, {f"A{number}": "" for number in range(80_000)}],
+    ids=["few and long", "many and short"],
+)
+def test_more_than_a_process_can_be_given_is_refused(parameters: dict[str, object]) -> None:
+    assert "bytes of environment, more than 1000000" in refusal(parameters)
 
 
 @pytest.mark.parametrize("name", ["", "A B", "A=B", "1A", "A\n", "A\0", "é", "A" * 257])

@@ -1,5 +1,6 @@
 """MLflow goes away: what serves goes on serving; what needs MLflow waits, says so, and goes on afterwards."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,8 @@ def test_a_training_that_meets_an_outage_waits_for_it_wherever_it_stands(
         assert wait_until_it_waits(yard, mlflow, new)["phase"] == "queued"
         ended = wait_until_it_waits(yard, mlflow, failing)
         assert ended["outcome"] == "failed"  # its own logging met the outage
-        assert "Connection refused" in ended["logs_tail"]
+        # Refused, or cut off in the middle: it depends on what the trainer was about.
+        assert re.search(r"Connection(Refused|Reset)Error|RemoteDisconnected", ended["logs_tail"])
         readiness = yard.call("GET", "/readyz")
         assert readiness.status_code == 503
         parts = readiness.json()
