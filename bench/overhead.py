@@ -20,7 +20,7 @@ import httpx
 import psutil
 
 from bench.figures import print_heading, print_table, say, tell_seconds
-from bench.stage import BODY, FOREST, FOREST_MODEL, open_stage, roll
+from bench.stage import BODY, FOREST, FOREST_MODEL, open_stage, roll, train_two
 from router.runtimes.process_leftovers import MARK
 from tests.services.ports import find_free_port
 from tests.services.yard import Yard
@@ -141,14 +141,16 @@ def measure_rollout(yard: Yard, kept: Path, times: int) -> tuple[list[float], li
     def roll_version(version: int) -> object:
         return roll(yard, FOREST_MODEL, version)
 
-    program = while_running(lambda: roll_version(1), yard, "srv_", kept)
+    first, second = train_two(yard, FOREST)
+    program = while_running(lambda: roll_version(first), yard, "srv_", kept)
     by_hand, routed = [], []
     with httpx.Client(trust_env=False, timeout=30) as client:
         start_by_hand(program, client)
         for number in range(times):
             say(f"start {number + 1} of {times}, by hand and through the router")
             by_hand.append(start_by_hand(program, client))
-            routed.append(time_of(lambda number=number: roll_version(2 - number % 2)))  # type: ignore[misc]
+            version = first if number % 2 else second
+            routed.append(time_of(lambda version=version: roll_version(version)))  # type: ignore[misc]
     return by_hand, routed
 
 
