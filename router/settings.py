@@ -6,10 +6,11 @@ name. An empty variable counts as unset.
 
 import os
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from router.core.errors import SwitchyardError
@@ -89,6 +90,21 @@ def read_host(value: str) -> str:
     return value
 
 
+def read_token(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x21-\x7e]*", value.get_secret_value()):
+        raise ValueError("may hold only visible ASCII characters, which fit in a header")
+    return value
+
+
+def is_own_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def read_ports(value: object) -> object:
     """`20000-29999` to a range that has both ends."""
     if not isinstance(value, str):
@@ -119,6 +135,7 @@ Socket = Annotated[
 Url = Annotated[str, AfterValidator(read_url)]
 Host = Annotated[str, AfterValidator(read_host)]
 Alias = Annotated[str, AfterValidator(read_alias)]
+Token = Annotated[SecretStr, AfterValidator(read_token)]
 
 
 class Settings(BaseSettings):
@@ -136,10 +153,19 @@ class Settings(BaseSettings):
 
     # --- where the router listens -----------------------------------------------------------------
     router_host: Host = "127.0.0.1"
-    """Address on which the router's own API listens. It has no login: keep it off public networks."""
+    """Address on which the router's own API listens. Another than this machine's own needs
+    SWITCHYARD_TOKEN."""
 
     router_port: Port = 8000
     """Port of the router's own API."""
+
+    router_bind: Host | None = None
+    """Address of the host on which a container's router is published: set by the compose file, and judged
+    instead of ROUTER_HOST, which is then an address inside."""
+
+    switchyard_token: Token | None = Field(default=None, min_length=16)
+    """Secret that every call of the router's API but the health checks' must bring, as
+    `Authorization: Bearer TOKEN`. At least 16 characters."""
 
     # --- what it drives ---------------------------------------------------------------------------
     runtime: Literal["process"] = "process"
@@ -251,6 +277,12 @@ class Settings(BaseSettings):
     def refuse_contradictions(self) -> Self:
         if self.serve_port is not None:
             raise ValueError("SERVE_PORT: has no meaning under RUNTIME=process; set PROCESS_PORTS instead")
+        published = self.router_bind or self.router_host
+        if self.switchyard_token is None and not is_own_machine(published):
+            raise ValueError(
+                f"SWITCHYARD_TOKEN: must be set before the router may be reached at {published};"
+                " or keep it on 127.0.0.1"
+            )
         ports: dict[int, str] = {}
         for name in ("router_port", "proxy_public_port", "proxy_idle_port", "mlflow_service_port"):
             port = getattr(self, name)

@@ -99,4 +99,5 @@ def build_policy(settings: Settings) -> Policy:
 
 def build_app(settings: Settings) -> FastAPI:
     clock = SystemClock()
-    return make_app(build_engine(settings, build_drivers(settings, clock), clock))
+    token = settings.switchyard_token.get_secret_value() if settings.switchyard_token else None
+    return make_app(build_engine(settings, build_drivers(settings, clock), clock), token)

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from router import __version__
 from router.api import rollouts, status, trainings
 from router.api.errors import install_error_handlers
-from router.api.guards import RequestGuards
+from router.api.guards import BearerToken, RequestGuards
 from router.engine.engine import Engine
 
 DESCRIPTION = """
@@ -20,7 +20,7 @@ With an `Idempotency-Key` header a repeat of a call does nothing twice. Every er
 """
 
 
-def make_app(engine: Engine) -> FastAPI:
+def make_app(engine: Engine, token: str | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with engine.running():
@@ -29,6 +29,8 @@ def make_app(engine: Engine) -> FastAPI:
     app = FastAPI(title="Switchyard", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.engine = engine
     app.add_middleware(RequestGuards)
+    if token is not None:
+        app.add_middleware(BearerToken, token=token)  # before a body is read
     install_error_handlers(app)
     for part in (status, trainings, rollouts):
         app.include_router(part.router)

@@ -1,9 +1,10 @@
-"""What no request may get past: a body of more than 1 MiB, and a web page of another site.
+"""What no request may get past: a body of more than 1 MiB, a web page of another site, a missing token.
 
 The router answers on loopback without a password, and every web page that its operator opens can make his
 browser send requests there; browsers say where such a request comes from.
 """
 
+import secrets
 from collections import deque
 
 from starlette.datastructures import Headers
@@ -14,6 +15,7 @@ from router.core.errors import BodyTooLarge
 
 MAX_BODY_BYTES = 1024 * 1024
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = frozenset({"/health", "/healthz", "/readyz"})  # for health checks, which hold no secrets
 
 
 class RequestGuards:
@@ -39,6 +41,28 @@ class RequestGuards:
             return body.popleft() if body else await receive()
 
         await self._app(scope, replay, send)
+
+
+class BearerToken:
+    """RFC 6750: `Authorization: Bearer TOKEN` on every call but the health checks'."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._knows(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        message = "this call needs the router's token"
+        hint = "send the header `Authorization: Bearer TOKEN` with the value of SWITCHYARD_TOKEN"
+        answer = error_response(401, "token_needed", message, hint)
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        await answer(scope, receive, send)
+
+    def _knows(self, headers: Headers) -> bool:
+        given = headers.get("authorization", "").encode("latin-1")
+        return secrets.compare_digest(given, self._expected)
 
 
 def _is_cross_site(headers: Headers) -> bool:

@@ -118,6 +118,8 @@ def test_the_admin_socket_may_be_written_in_three_ways(load: Load, written: str)
         ("ROUTER_PORT", "99999", "less than or equal to 65535"),
         ("ROUTER_PORT", "http", "valid integer"),
         ("ROUTER_HOST", "http://127.0.0.1", "without a scheme or port"),
+        ("SWITCHYARD_TOKEN", "short", "at least 16"),
+        ("SWITCHYARD_TOKEN", "sixteen and spaces", "visible ASCII"),
         ("PUBLIC_HOST", "localhost:9000", "without a scheme or port"),
         ("RUNTIME", "docker", "should be 'process'"),
         ("PROXY", "nginx", "should be 'caddy_slots' or 'caddy_admin'"),
@@ -150,6 +152,19 @@ def test_a_setting_that_cannot_be_honoured_is_refused_by_name(
     assert complaint in said
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.168.1.7", "models.example"])  # noqa: S104
+@pytest.mark.parametrize("name", ["ROUTER_HOST", "ROUTER_BIND"])
+def test_a_router_that_others_can_reach_needs_a_token(load: Load, name: str, host: str) -> None:
+    (said,) = load.refused(**{name: host})
+    assert said.startswith("SWITCHYARD_TOKEN: must be set")
+    assert load(**{name: host}, SWITCHYARD_TOKEN="x" * 16).switchyard_token is not None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "[::1]", "localhost"])
+def test_a_router_inside_a_container_is_judged_by_where_it_is_published(load: Load, host: str) -> None:
+    assert load(ROUTER_HOST="router-api", ROUTER_BIND=host).router_host == "router-api"
+
+
 def test_all_wrong_settings_are_named_and_nothing_that_only_follows_from_them(load: Load) -> None:
     said = load.refused(STATE_PATH=__file__, ROUTER_PORT="x", LOG_FORMAT="xml")
     assert sorted(line.split(":")[0] for line in said) == ["LOG_FORMAT", "ROUTER_PORT", "STATE_PATH"]
@@ -158,6 +173,9 @@ def test_all_wrong_settings_are_named_and_nothing_that_only_follows_from_them(lo
 def test_passwords_do_not_show(load: Load) -> None:
     settings = load(STORE_URL="postgresql://router:hunter2@db/switchyard")
     assert "hunter2" not in repr(settings)
+    assert "hunter2" not in repr(load(SWITCHYARD_TOKEN="hunter2hunter2hunter2"))  # noqa: S106
+    said = load.refused(SWITCHYARD_TOKEN="hunter2")  # noqa: S106
+    assert "hunter2" not in " ".join(said)
     said = load.refused(MLFLOW_TRACKING_URI="mlflow://me:hunter2@mlflow")
     assert "hunter2" not in " ".join(said)
 
