@@ -9,7 +9,7 @@ import anyio
 from router.core.errors import SwitchyardError
 from router.settings import Settings
 from router.wiring import build_runtime
-from scripts.stack import Stack, StackError
+from scripts.stack import LOCK, Stack, StackError
 
 SERVER_GRACE_SECONDS = 10
 
@@ -22,7 +22,8 @@ def main() -> int:
     try:
         stack = Stack.from_environment()
         if stack.home.exists():
-            stop_all(stack)
+            with stack.turn():
+                stop_all(stack)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -52,6 +53,7 @@ def wipe(stack: Stack) -> None:
     for name in ("state", "mlflow", "run", "logs", "caddy-config", "caddy-data"):
         if (stack.home / name).exists():
             shutil.rmtree(stack.home / name)
+    (stack.home / LOCK).unlink(missing_ok=True)
     if not any(stack.home.iterdir()):
         stack.home.rmdir()
 

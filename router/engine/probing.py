@@ -57,9 +57,9 @@ class Prober:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def ping(self, address: str) -> None:
-        """Raises ProbeFailed unless `/ping` answers 200."""
-        await self._ask("GET", f"http://{address}/ping", None)
+    async def ping(self, address: str, timeout: float | None = None) -> None:
+        """Raises ProbeFailed unless `/ping` answers 200, in `timeout` seconds if that is given."""
+        await self._ask("GET", f"http://{address}/ping", None, timeout)
 
     async def prove(self, address: str, example: bytes | None, deadline: float) -> Proof:
         """Ask until the server has proved itself.
@@ -100,11 +100,14 @@ class Prober:
             raise WrongAnswer(f"/invocations answered predictions that are not finite: {_text(body)}")
         return predictions
 
-    async def _ask(self, method: str, url: str, content: bytes | None) -> bytes:
+    async def _ask(self, method: str, url: str, content: bytes | None, timeout: float | None = None) -> bytes:
         headers = {"Content-Type": "application/json"} if content is not None else None
         path = httpx.URL(url).path
         try:
-            response = await self._client.request(method, url, content=content, headers=headers)
+            patience = self._client.timeout if timeout is None else httpx.Timeout(timeout)
+            response = await self._client.request(
+                method, url, content=content, headers=headers, timeout=patience
+            )
         except httpx.TransportError as error:
             raise ProbeFailed(f"{path} did not answer: {type(error).__name__} {error}".rstrip()) from error
         if response.status_code == 400:

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from router.core.actions import MoveServer, StopServer, Wait, WatchDrain
 from router.core.decide import ServerSeen, decide_server
-from router.core.errors import ProxyUnavailable, StaleRecord, SwitchyardError
+from router.core.errors import ProxyUnavailable, StaleRecord, SwitchyardError, UnknownEndpoint
 from router.core.models import Endpoint, Rollout, Server, ServerPhase
 from router.core.traffic import Traffic, Upstream
 from router.core.workload import WorkloadState
@@ -48,6 +48,9 @@ class Supervisor:
                 until = await self.look(endpoint, group)
             except StaleRecord:
                 continue
+            except UnknownEndpoint as error:
+                log.warning("an endpoint is put back", endpoint=endpoint, error=error.message)
+                until = await self._put_back(endpoint)
             except SwitchyardError as error:
                 log.warning("a look at the endpoint failed", endpoint=endpoint, error=error.message)
                 until = self._context.clock.now() + FAILED_LOOK_SECONDS
@@ -56,6 +59,14 @@ class Supervisor:
                 until = None
             seconds = pause if until is None else min(pause, until - self._context.clock.now())
             await wait_any(self._context.clock, seconds, changed)
+
+    async def _put_back(self, endpoint: str) -> float:
+        """Somebody has deleted what users' requests go by: each of them fails until it is there again."""
+        try:
+            await self._context.proxy.ensure_endpoints([endpoint])
+        except SwitchyardError as error:
+            log.warning("an endpoint cannot be put back", endpoint=endpoint, error=error.message)
+        return self._context.clock.now() + FAILED_LOOK_SECONDS
 
     async def look(self, endpoint: str, group: TaskGroup) -> float | None:
         """One pass. Returns when the next one is due at the latest (epoch seconds), None if nothing is."""

@@ -61,6 +61,7 @@ class SqlStore:
 
     async def check(self) -> None:
         def write() -> None:
+            self._database.check()
             with self._database.writes.begin() as connection:
                 connection.execute(COUNT_CHECK)
 

@@ -305,6 +305,19 @@ async def test_the_files_of_sqlite_are_readable_by_their_owner_alone(tmp_path: P
         assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_not_the_opened_one_any_more_is_named(tmp_path: Path, replaced: bool) -> None:
+    async with started(f"sqlite:///{tmp_path}/store.db") as store:
+        await store.check()
+        (tmp_path / "store.db").rename(tmp_path / "moved.db")
+        if replaced:
+            (tmp_path / "store.db").touch()
+        with pytest.raises(StoreUnavailable, match=r"store\.db is no longer the file that was opened"):
+            await store.check()
+        (tmp_path / "moved.db").rename(tmp_path / "store.db")
+        await store.check()
+
+
 def test_every_connection_to_sqlite_syncs_what_it_commits(tmp_path: Path) -> None:
     with open_database(f"sqlite:///{tmp_path}/store.db") as database:
         database.prepare()

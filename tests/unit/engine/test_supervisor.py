@@ -7,6 +7,7 @@ import pytest
 
 from router.core.errors import StorageFull
 from router.core.models import Server, ServerPhase
+from router.engine import status
 from tests.unit.engine.yard import Yard
 
 
@@ -189,3 +190,36 @@ async def test_a_full_store_does_not_keep_the_server_before_from_taking_over(yar
         await yard.clock.advance(2)
         assert (await yard.server(before.id)).phase is ServerPhase.READY
         assert (await yard.server(rollout.server_id)).phase is ServerPhase.STOPPED
+
+
+async def test_an_endpoint_that_somebody_has_deleted_is_put_back(yard: Yard) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        del yard.proxy._traffic["default"]
+        await yard.clock.advance(60)
+        assert await yard.proxy.endpoints() == ["default"]
+
+
+async def test_a_server_that_hangs_is_not_called_healthy_and_status_does_not_wait_for_it(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await yard.roll(engine, yard.add_version())
+        await yard.clock.advance(3)
+        assert (await engine.health.serving("default")).healthy
+        yard.answers.unready.add(rollout.serve_image)
+        await yard.clock.advance(3)
+        asked = len(yard.answers.asked)
+        assert not (await engine.health.serving("default")).healthy
+        assert len(yard.answers.asked) == asked
+
+
+async def test_readiness_names_all_that_is_missing_and_waits_for_nobody(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with yard.run() as engine:
+        assert await engine.health.ready() == dict.fromkeys(("registry", "runtime", "proxy", "store"), "ok")
+        monkeypatch.setattr(status, "CHECK_SECONDS", 0.0)
+        monkeypatch.setattr(yard.registry, "check", anyio.sleep_forever)
+        del yard.proxy._traffic["default"]
+        parts = await engine.health.ready()
+        assert parts["registry"] == "does not answer within 0 s"
+        assert parts["proxy"] == "there is no endpoint default"
