@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import socket
 import subprocess
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from router.settings import Settings
+from router.settings import InvalidSettings, Settings
 from scripts.background import find_process, fingerprint, read_record, start_process, stop_process
 from scripts.service_commands import (
     ROOT,
@@ -26,8 +25,6 @@ START_SECONDS = 120  # MLflow imports and makes its database; a busy machine tak
 STOP_SECONDS = 20
 POLL_SECONDS = 0.1
 LOCK = "lock"
-MAX_HOME = 70  # characters; the admin socket's whole path may have 100
-PLAIN_PATH = re.compile(rf"/[A-Za-z0-9_./@+,=~-]{{0,{MAX_HOME - 1}}}")
 
 
 class StackError(Exception):
@@ -74,11 +71,6 @@ class Stack:
     def from_environment(cls) -> "Stack":
         """All that it keeps is in SWITCHYARD_HOME, by default `.switchyard` in the checkout."""
         home = Path(os.environ.get("SWITCHYARD_HOME") or ROOT / ".switchyard").expanduser().absolute()
-        if not PLAIN_PATH.fullmatch(str(home)):
-            raise StackError(
-                f"Caddy cannot be given the path {home}: at most {MAX_HOME} plain characters, no spaces."
-                " Keep the state elsewhere: SWITCHYARD_HOME=/var/tmp/switchyard make demo (and make down)"
-            )
         return cls(Ports.from_environment(), home)
 
     def log(self, name: str) -> Path:
@@ -139,11 +131,19 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def check_settings(self) -> None:
+        """Before anything starts. Raises StackError, naming each that the router would refuse."""
+        try:
+            Settings.load(self.router().environment)
+        except InvalidSettings as error:
+            raise StackError(f"{error.message}\n{error.hint}") from error
+
     def start(self) -> Iterator[str]:
         """Starts what does not run and returns when all is ready. Yields a line for each thing it does.
 
         The caller has the turn.
         """
+        self.check_settings()
         mlflow, router, caddy = self.mlflow(), self.router(), self.caddy()
         absent = [service for service in (mlflow, router, caddy) if not self.runs(service)]
         for service in absent:

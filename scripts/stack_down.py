@@ -1,6 +1,5 @@
 """Ends what the demo started: the router first, so that it starts nothing anew, then what it had started."""
 
-import os
 import shutil
 import sys
 
@@ -64,8 +63,7 @@ def report(name: str, stopped: bool) -> None:
 
 async def stop_workloads(stack: Stack) -> None:
     """Servers and trainers outlive the router on purpose, so they are ended through their runtime."""
-    os.environ.update(stack.router().environment)
-    runtime = build_runtime(Settings.load())
+    runtime = build_runtime(Settings.load(stack.router().environment))
     await runtime.start()
     running = [state for state in await runtime.list_owned() if state.running]
     async with anyio.create_task_group() as group:

@@ -35,7 +35,9 @@ def read_version_or_alias(value: object) -> object:
         return value
     if isinstance(value, str) and re.fullmatch(ALIAS_PATTERN, value):
         return value
-    raise PydanticCustomError("ref", "must be a version, such as 3, or an alias, such as `@champion`")
+    raise PydanticCustomError(
+        "ref", "must be a version, such as 3 without quotes, or an alias, such as `@champion`"
+    )
 
 
 VersionOrAlias = Annotated[

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -149,12 +150,22 @@ def test_a_port_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
         Ports.from_environment()
 
 
-def test_a_home_that_caddy_cannot_read_is_refused_before_anything_starts(
+@pytest.mark.parametrize("home", ["/tmp/my state", "my state", f"/tmp/{'x' * 70}"])  # noqa: S108
+def test_a_home_that_caddy_cannot_be_given_is_refused_before_anything_is_installed(home: str) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "SWITCHYARD_HOME": home}
+    done = subprocess.run([ROOT / "scripts/demo"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"error: Caddy cannot .* no spaces.*SWITCHYARD_HOME=.*\n", done.stderr)
+
+
+def test_settings_that_the_router_would_refuse_are_named_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SWITCHYARD_HOME", str(tmp_path / "my state"))
-    with pytest.raises(StackError, match=r"no spaces.*SWITCHYARD_HOME="):
-        Stack.from_environment()
+    monkeypatch.setenv("WARM_SECONDS", "-1")
+    stack = make_stack(tmp_path / "home")
+    with stack.turn(), pytest.raises(StackError, match="WARM_SECONDS: Input should be greater"):
+        list(stack.start())
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["lock"]
 
 
 def test_settings_that_a_running_service_was_not_started_with_are_refused_by_name(
