@@ -84,11 +84,11 @@ class Engine:
 
     async def _lead(self, group: TaskGroup) -> None:
         context = self.context
-        while not self._lock.try_acquire():
-            self.standing_by_because = "another router has the lock on the slot directory"
-            await context.clock.sleep(LOCK_LOOK_SECONDS)
         while True:
             try:
+                while not self._lock.try_acquire():
+                    self.standing_by_because = "another router has the lock on the slot directory"
+                    await context.clock.sleep(LOCK_LOOK_SECONDS)
                 await self._start(group)
                 return
             except SwitchyardError as error:

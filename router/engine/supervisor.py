@@ -26,7 +26,6 @@ from router.stores.base import Insert
 
 DRAIN_LOOK_SECONDS = 0.2
 FAILED_LOOK_SECONDS = 1.0  # users may be waiting for what it would have done
-LOG_TAIL_BYTES = 4096
 
 log = structlog.get_logger()
 
@@ -173,7 +172,8 @@ class Supervisor:
             phase=ServerPhase.STOPPED,
             exit_code=workload.exit_code if workload else None,
             out_of_memory=workload.out_of_memory if workload else None,
-            logs_tail=await self._context.runtime.logs(server.id, LOG_TAIL_BYTES) or None,
+            logs_tail=await self._context.runtime.logs(server.id, self._context.policy.log_tail_bytes)
+            or None,
         )
         await self._context.runtime.remove(server.id)
 

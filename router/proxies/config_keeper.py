@@ -40,7 +40,8 @@ class ConfigKeeper:
                 await self._bring_about()
             except ProxyUnavailable as error:
                 log.warning("caddy is not configured yet", error=error.message)
-        self._watch = asyncio.create_task(self._keep_watch(), name="watch caddy")
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._keep_watch(), name="watch caddy")
 
     async def close(self) -> None:
         if self._watch is not None:

@@ -93,6 +93,17 @@ class SlotDirectories:
                 hint="Point `current` at an older whole directory beside it: ln -sfn NUMBER current",
             ) from error
 
+    def named_addresses(self) -> frozenset[str]:
+        """Also by older numbered directories: any of them may be made to hold again."""
+        named: set[str] = set()
+        for name in self.names():
+            for number in self._numbers(self._home(name)):
+                with suppress(FileNotFoundError, ValidationError):  # pruned meanwhile, or damaged
+                    content = (self._home(name) / str(number) / "traffic.json").read_bytes()
+                    traffic = Traffic.model_validate_json(content)
+                    named |= {each.address for each in (traffic.active, traffic.candidate) if each}
+        return frozenset(named)
+
     def write(self, name: str, traffic: Traffic) -> None:
         home = self._home(name)
         with self._writing, translate_storage_errors(f"writing the slot directory of {name}"):
