@@ -14,9 +14,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
 from router.core.errors import StoreUnavailable, UnsupportedSetting
+from router.stores.lease import FileLease, Lease, PostgresLease
 
 READERS = 2
-CONNECTIONS = READERS + 1
+CONNECTIONS = READERS + 2  # one that writes, and one that holds the lease
 AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 WRITING = "switchyard_writing"  # execution option: this connection's transactions are writes
 # Any number that other programs in the same database are unlikely to lock: "swyd" in ASCII.
@@ -36,6 +37,7 @@ class Database:
         self._engine = _sqlite(parsed, patience) if self.file else _postgresql(parsed, patience)
         self.reads = self._engine if self.file else self._engine.execution_options(**AUTOCOMMIT)
         self.writes = self._engine.execution_options(**{WRITING: True})
+        self.lease: Lease = FileLease(self.file) if self.file else PostgresLease(self.reads)
 
     def prepare(self) -> None:
         """Make what has to be there once, before the schema. Raises OSError, StoreUnavailable."""
@@ -60,6 +62,7 @@ class Database:
             )
 
     def dispose(self) -> None:
+        self.lease.release()
         self._engine.dispose()
 
 

@@ -252,6 +252,31 @@ async def test_a_postgresql_that_restarts_is_used_again_by_the_same_store() -> N
             assert [training.id for training in await store.find(Training)] == ["trn_1", "trn_3"]
 
 
+async def test_one_router_leads_and_the_next_when_it_has_gone(url: str) -> None:
+    async with started(url) as second:
+        async with started(url) as first:
+            assert [await first.lead(), await second.lead(), await first.lead()] == [True, False, True]
+            await second.check()
+        assert await second.lead()
+
+
+async def test_a_lead_that_was_cut_off_is_whose_asks_first(postgres: Any) -> None:
+    url = postgres.create_database()
+    async with started(url) as first, started(url) as second:
+        assert await first.lead()
+        cut_sessions(url)
+        assert await first.lead()
+        cut_sessions(url)
+        assert await second.lead()
+        assert not await first.lead()
+
+
+def cut_sessions(url: str) -> None:
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    with psycopg.connect(url) as connection:
+        connection.execute(f"{others} AND pid <> pg_backend_pid()")
+
+
 async def test_postgresql_ends_the_turn_of_a_writer_that_is_gone(postgres: Any) -> None:
     url = postgres.create_database()
     async with started(url) as store:

@@ -5,9 +5,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from router.core.errors import StorageFull
+from router.core.errors import StandingBy, StorageFull
 from router.core.models import Server, ServerPhase
 from router.engine import status
+from router.engine.engine import LeadLost
 from tests.unit.engine.yard import Yard
 
 
@@ -223,3 +224,24 @@ async def test_readiness_names_all_that_is_missing_and_waits_for_nobody(
         parts = await engine.health.ready()
         assert parts["registry"] == "does not answer within 0 s"
         assert parts["proxy"] == "there is no endpoint default"
+
+
+async def test_a_router_that_does_not_lead_its_store_stands_by(yard: Yard) -> None:
+    yard.store.leads = False
+    async with yard.run() as engine:
+        with pytest.raises(StandingBy, match="another router leads with this store"):
+            engine.require_lead()
+        yard.store.leads = True
+        await yard.clock.advance(3)
+        await yard.roll(engine, yard.add_version())
+
+
+async def test_a_router_that_has_lost_the_lead_of_its_store_ends(yard: Yard) -> None:
+    async def lead_and_lose() -> None:
+        async with yard.run():
+            yard.store.leads = False
+            await yard.clock.advance(3)
+
+    with pytest.raises(ExceptionGroup, match="unhandled errors") as caught:
+        await lead_and_lose()
+    assert caught.group_contains(LeadLost)
