@@ -6,8 +6,10 @@ name. An empty variable counts as unset.
 
 import os
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -264,10 +266,14 @@ class Settings(BaseSettings):
     """Log lines for people (`console`) or for a collector (`json`). Both go to standard error."""
 
     @classmethod
-    def load(cls) -> Self:
-        """From the environment. Raises InvalidSettings with a line for each wrong variable."""
+    def load(cls, overrides: Mapping[str, str] = MappingProxyType({})) -> Self:
+        """From the environment, or before that from `overrides`, by the names of variables.
+
+        Raises InvalidSettings with a line for each wrong variable.
+        """
+        fields = {name: overrides[name.upper()] for name in cls.model_fields if overrides.get(name.upper())}
         try:
-            return cls()
+            return cls(**fields)  # type: ignore[arg-type]  # text, which is read as the environment's is
         except ValidationError as error:
             raise InvalidSettings("\n".join(_describe(error)), hint="the router was not started") from error
         except SettingsError as error:

@@ -100,4 +100,5 @@ def build_policy(settings: Settings) -> Policy:
 def build_app(settings: Settings) -> FastAPI:
     clock = SystemClock()
     token = settings.switchyard_token.get_secret_value() if settings.switchyard_token else None
-    return make_app(build_engine(settings, build_drivers(settings, clock), clock), token)
+    engine = build_engine(settings, build_drivers(settings, clock), clock)
+    return make_app(engine, token, known_hosts={settings.public_host, settings.router_host})

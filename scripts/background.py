@@ -1,8 +1,6 @@
 """Background processes that are found again later: a record on disk for each, guarded against pid reuse."""
 
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +13,9 @@ import psutil
 CLOCK_TOLERANCE_SECONDS = (
     2.0  # start times are computed from the wall clock, which may be corrected meanwhile
 )
+
+
+MARK = "SWITCHYARD_SERVICE"  # variable that names a service's record, for all that it starts
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def start_process(
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
-            env=dict(environment),
+            env={**environment, MARK: str(record)},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -69,9 +70,11 @@ def fingerprint(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_record(path: Path) -> Record | None:
-    if not path.exists():
+    """None: there is none, or a damaged one; what it told of is still found by its mark."""
+    try:
+        return Record(**json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return Record(**json.loads(path.read_text()))
 
 
 def find_process(record: Record | None) -> psutil.Process | None:
@@ -87,14 +90,29 @@ def find_process(record: Record | None) -> psutil.Process | None:
         return None
 
 
+def find_marked(path: Path) -> list[psutil.Process]:
+    """What was started under this record and its descendants, also if their leader has been killed."""
+    found = []
+    for process in psutil.process_iter():
+        # Others' processes do not show their environment; those that just end have none.
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == str(path):
+                found.append(process)
+    return found
+
+
 def stop_process(path: Path, grace_seconds: float) -> bool:
-    """SIGTERM to the leader; after the grace SIGKILL to its whole group. False: it did not run."""
-    process = find_process(read_record(path))
-    if process is not None:
-        process.terminate()
-        with suppress(psutil.TimeoutExpired):
-            process.wait(grace_seconds)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    """SIGTERM to the leader; what is left after the grace gets SIGKILL. False: nothing ran."""
+    leader = find_process(read_record(path))
+    marked = find_marked(path)
+    for process in [leader] if leader is not None else marked:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs([leader] if leader is not None else marked, timeout=grace_seconds)
+    while left := find_marked(path):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)  # not for ever: somebody else may have to reap it
     path.unlink(missing_ok=True)
-    return process is not None
+    return leader is not None or bool(marked)

@@ -23,8 +23,9 @@ def main() -> int:
     began = time.monotonic()
     try:
         stack = Stack.from_environment()
-        for line in stack.start():
-            say(line)
+        with stack.turn():
+            for line in stack.start():
+                say(line)
         trained = train_and_roll(stack)
         prediction = predict(stack)
     except StackError as error:

@@ -1,16 +1,17 @@
 """The demo's stack on one machine: MLflow, Caddy and the router, started once and found again later."""
 
+import fcntl
 import os
-import re
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from router.settings import Settings
+from router.settings import InvalidSettings, Settings
 from scripts.background import find_process, fingerprint, read_record, start_process, stop_process
 from scripts.service_commands import (
     ROOT,
@@ -23,8 +24,7 @@ from scripts.service_commands import (
 START_SECONDS = 120  # MLflow imports and makes its database; a busy machine takes its time
 STOP_SECONDS = 20
 POLL_SECONDS = 0.1
-MAX_HOME = 70  # characters; the admin socket's whole path may have 100
-PLAIN_PATH = re.compile(rf"/[A-Za-z0-9_./@+,=~-]{{0,{MAX_HOME - 1}}}")
+LOCK = "lock"
 
 
 class StackError(Exception):
@@ -71,11 +71,6 @@ class Stack:
     def from_environment(cls) -> "Stack":
         """All that it keeps is in SWITCHYARD_HOME, by default `.switchyard` in the checkout."""
         home = Path(os.environ.get("SWITCHYARD_HOME") or ROOT / ".switchyard").expanduser().absolute()
-        if not PLAIN_PATH.fullmatch(str(home)):
-            raise StackError(
-                f"Caddy cannot be given the path {home}: at most {MAX_HOME} plain characters, no spaces."
-                " Keep the state elsewhere: SWITCHYARD_HOME=/var/tmp/switchyard make demo (and make down)"
-            )
         return cls(Ports.from_environment(), home)
 
     def log(self, name: str) -> Path:
@@ -128,12 +123,31 @@ class Stack:
             lambda: describe_silence(self.ports.proxy_public_port),
         )
 
-    def start(self) -> Iterator[str]:
-        """Starts what does not run and returns when all is ready. Yields a line for each thing it does."""
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One who starts or stops it at a time: two would each start what neither has found."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.home / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def check_settings(self) -> None:
+        """Before anything starts. Raises StackError, naming each that the router would refuse."""
+        try:
+            Settings.load(self.router().environment)
+        except InvalidSettings as error:
+            raise StackError(f"{error.message}\n{error.hint}") from error
+
+    def start(self) -> Iterator[str]:
+        """Starts what does not run and returns when all is ready. Yields a line for each thing it does.
+
+        The caller has the turn.
+        """
+        self.check_settings()
         mlflow, router, caddy = self.mlflow(), self.router(), self.caddy()
         absent = [service for service in (mlflow, router, caddy) if not self.runs(service)]
         for service in absent:
+            self.stop(service.name)  # what a killed one has left would keep its port
             refuse_taken_ports(service)
         for service in (mlflow, router):
             if service in absent:
@@ -141,7 +155,7 @@ class Stack:
         if caddy in absent:
             # The router writes the whole config before it asks for Caddy, so a Caddy that starts now, or
             # comes back while the router is down, serves what users had.
-            self._wait("router", lambda: None if self.caddy_config.exists() else str(self.caddy_config))
+            self._wait("router", lambda: describe_absence(self.caddy_config))
             yield self._start(caddy)
         for service in (mlflow, caddy, router):
             self._wait(service.name, service.missing)
@@ -185,7 +199,8 @@ class Stack:
                 raise StackError(f"{name} ended while starting:\n{self._log_tail(name)}")
             if time.monotonic() > deadline:
                 raise StackError(
-                    f"{name} is not ready after {START_SECONDS} s: {what}\n{self._log_tail(name)}"
+                    f"{name} is not ready after {START_SECONDS} s: {what}. To start all anew: make down, then"
+                    f" make demo\n{self._log_tail(name)}"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -199,6 +214,11 @@ def read_port(name: str, default: int) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise StackError(f"{name}={text} is not a port; it must be a number from 1 to 65535")
     return int(text)
+
+
+def describe_absence(file: Path) -> str | None:
+    """None: it is there, and not empty."""
+    return None if file.exists() and file.stat().st_size else f"{file} is missing or empty"
 
 
 def refuse_taken_ports(service: Service) -> None:

@@ -1,6 +1,5 @@
 """Ends what the demo started: the router first, so that it starts nothing anew, then what it had started."""
 
-import os
 import shutil
 import sys
 
@@ -9,7 +8,7 @@ import anyio
 from router.core.errors import SwitchyardError
 from router.settings import Settings
 from router.wiring import build_runtime
-from scripts.stack import Stack, StackError
+from scripts.stack import LOCK, Stack, StackError
 
 SERVER_GRACE_SECONDS = 10
 
@@ -22,7 +21,8 @@ def main() -> int:
     try:
         stack = Stack.from_environment()
         if stack.home.exists():
-            stop_all(stack)
+            with stack.turn():
+                stop_all(stack)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -52,6 +52,7 @@ def wipe(stack: Stack) -> None:
     for name in ("state", "mlflow", "run", "logs", "caddy-config", "caddy-data"):
         if (stack.home / name).exists():
             shutil.rmtree(stack.home / name)
+    (stack.home / LOCK).unlink(missing_ok=True)
     if not any(stack.home.iterdir()):
         stack.home.rmdir()
 
@@ -62,8 +63,7 @@ def report(name: str, stopped: bool) -> None:
 
 async def stop_workloads(stack: Stack) -> None:
     """Servers and trainers outlive the router on purpose, so they are ended through their runtime."""
-    os.environ.update(stack.router().environment)
-    runtime = build_runtime(Settings.load())
+    runtime = build_runtime(Settings.load(stack.router().environment))
     await runtime.start()
     running = [state for state in await runtime.list_owned() if state.running]
     async with anyio.create_task_group() as group:

@@ -1,6 +1,6 @@
 """The HTTP application over an engine that is given to it, so that tests give it another one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -20,7 +20,9 @@ With an `Idempotency-Key` header a repeat of a call does nothing twice. Every er
 """
 
 
-def make_app(engine: Engine, token: str | None = None) -> FastAPI:
+def make_app(engine: Engine, token: str | None = None, known_hosts: Collection[str] = ()) -> FastAPI:
+    """`known_hosts`: names with a dot by which it may be called without a token."""
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with engine.running():
@@ -28,7 +30,8 @@ def make_app(engine: Engine, token: str | None = None) -> FastAPI:
 
     app = FastAPI(title="Switchyard", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.engine = engine
-    app.add_middleware(RequestGuards)
+    # A page that has rebound its name does not know the token, so with one any name will do.
+    app.add_middleware(RequestGuards, known_hosts=known_hosts if token is None else None)
     if token is not None:
         app.add_middleware(BearerToken, token=token)  # before a body is read
     install_error_handlers(app)

@@ -60,7 +60,9 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def answer_http(_: Request, error: HTTPException) -> JSONResponse:
-        return error_response(error.status_code, f"http_{error.status_code}", str(error.detail))
+        lost = error.status_code == 404
+        hint = "GET /docs lists the calls; models answer on the public port" if lost else None
+        return error_response(error.status_code, f"http_{error.status_code}", str(error.detail), hint)
 
 
 def _hint(request: Request, problems: list[dict[str, Any]]) -> str | None:
@@ -69,4 +71,9 @@ def _hint(request: Request, problems: list[dict[str, Any]]) -> str | None:
     whole_body = any(tuple(problem["loc"]) == ("body",) for problem in problems)
     if whole_body and "json" not in declared:
         return "send the body with the header `Content-Type: application/json`"
+    kinds = {problem["type"] for problem in problems}
+    if "json_invalid" in kinds:
+        return "JSON has names and text in double quotes, and no comma after the last one"
+    if "extra_forbidden" in kinds and request.url.path.startswith("/admin/train"):
+        return 'what the trainer shall read goes into `parameters`: {"parameters": {"N_ESTIMATORS": 10}}'
     return None

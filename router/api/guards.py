@@ -4,8 +4,11 @@ The router answers on loopback without a password, and every web page that its o
 browser send requests there; browsers say where such a request comes from.
 """
 
+import re
 import secrets
 from collections import deque
+from collections.abc import Collection
+from ipaddress import ip_address
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,14 +22,21 @@ OPEN_PATHS = frozenset({"/health", "/healthz", "/readyz"})  # for health checks,
 
 
 class RequestGuards:
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, known_hosts: Collection[str] | None) -> None:
+        """`known_hosts` are the names with a dot by which the router may be called; None: any."""
         self._app = app
+        self._known_hosts = None if known_hosts is None else {host.lower() for host in known_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if not self._is_called_by_its_name(headers.get("host", "")):
+            message = "the router is not called by this name"
+            hint = "use localhost or its address, or set PUBLIC_HOST or SWITCHYARD_TOKEN"
+            await error_response(403, "unknown_host", message, hint)(scope, receive, send)
+            return
         if scope["method"] not in SAFE_METHODS and _is_cross_site(headers):
             message = "a page of another site may not send this request"
             await error_response(403, "cross_site", message)(scope, receive, send)
@@ -41,6 +51,24 @@ class RequestGuards:
             return body.popleft() if body else await receive()
 
         await self._app(scope, replay, send)
+
+    def _is_called_by_its_name(self, host: str) -> bool:
+        """DNS rebinding: a page whose own name suddenly means 127.0.0.1 counts as of the same site.
+
+        Nobody can rebind an address, nor a name without a dot.
+        """
+        if self._known_hosts is None:
+            return True
+        name = re.sub(r":\d*$", "", host.lower()).rstrip(".")
+        return "." not in name or name in self._known_hosts or is_address(name)
+
+
+def is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 class BearerToken:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
@@ -35,7 +36,9 @@ def read_version_or_alias(value: object) -> object:
         return value
     if isinstance(value, str) and re.fullmatch(ALIAS_PATTERN, value):
         return value
-    raise PydanticCustomError("ref", "must be a version, such as 3, or an alias, such as `@champion`")
+    raise PydanticCustomError(
+        "ref", "must be a version, such as 3 without quotes, or an alias, such as `@champion`"
+    )
 
 
 VersionOrAlias = Annotated[
@@ -124,6 +127,14 @@ IdempotencyKey = Annotated[
     str | None,
     Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,255}$", description="makes a repeat harmless"),
 ]
+
+
+async def once(
+    engine: Engine, caller: Caller, patience: float | None, start: Callable[[], Awaitable[str]]
+) -> tuple[str, float | None]:
+    """The id of what was started, and how long to wait for it: a repeat is told at once how things stand."""
+    earlier = await engine.commands.recall(caller)
+    return (earlier, 0.0) if earlier is not None else (await start(), patience)
 
 
 def read_caller(request: Request, key: str | None, body: BaseModel) -> Caller:

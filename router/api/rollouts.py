@@ -1,5 +1,6 @@
 """Rollouts: switch users to a version, go back, look at it, abort it."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -7,10 +8,18 @@ from fastapi.responses import Response
 
 from router.api.answers import answer_rollout, rollout_view
 from router.api.examples import ROLLED, ROLLOUT, ROLLOUT_ID, answers, work_answers
-from router.api.requests import EngineDep, IdempotencyKey, RecordId, RollbackBody, RollBody, read_caller
-from router.api.trainings import has_switched_or_ended
+from router.api.requests import (
+    EndpointName,
+    EngineDep,
+    IdempotencyKey,
+    RecordId,
+    RollbackBody,
+    RollBody,
+    once,
+    read_caller,
+)
 from router.core.models import Rollout
-from router.engine.commands import RolloutRequest
+from router.engine.commands import SETTLE_SECONDS, RolloutRequest
 from router.engine.engine import Engine
 
 router = APIRouter(tags=["rollouts"])
@@ -33,22 +42,17 @@ async def roll(
     request: Request, engine: EngineDep, body: RollBody, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Starts the version, proves it, switches, answers at the switch. Active already: 200, nothing done."""
-    caller = read_caller(request, idempotency_key, body)
-    wait: float | None = 0.0  # a repeat is told at once how things stand
-    rollout_id = await engine.commands.recall(caller)
-    if rollout_id is None:
-        wanted = RolloutRequest(
-            name=body.name,
-            ref=body.ref if isinstance(body.ref, int) else body.ref.removeprefix("@"),
-            wait_ready_seconds=body.wait_ready_seconds,
-            serve_image=body.serve_image,
-            endpoint=body.endpoint,
-        )
-        rollout_id = await engine.commands.start_rollout(wanted, caller)
-        wait = _patience(engine, body)
-    return await answer_rollout(
-        engine, await engine.wait_until(Rollout, rollout_id, has_switched_or_ended, wait)
+    caller, patience = read_caller(request, idempotency_key, body), _patience(engine, body)
+    wanted = RolloutRequest(
+        name=body.name,
+        ref=body.ref if isinstance(body.ref, int) else body.ref.removeprefix("@"),
+        wait_ready_seconds=body.wait_ready_seconds,
+        serve_image=body.serve_image,
+        endpoint=body.endpoint,
+        settle_seconds=min(SETTLE_SECONDS, patience),
     )
+    started = await once(engine, caller, patience, partial(engine.commands.start_rollout, wanted, caller))
+    return await _answer_when_settled(engine, *started)
 
 
 @router.post("/admin/rollback", summary="Switch users back to what they had before", responses=SWITCH_ANSWERS)
@@ -61,25 +65,25 @@ async def roll_back(
     """At once while the previous server is warm; otherwise its version is started again, same image."""
     body = body or RollbackBody()
     caller = read_caller(request, idempotency_key, body)
-    wait: float | None = 0.0  # a repeat is told at once how things stand
-    rollout_id = await engine.commands.recall(caller)
-    if rollout_id is None:
-        rollout_id = await engine.commands.roll_back(
-            caller,
-            endpoint=body.endpoint,
-            wait_ready_seconds=body.wait_ready_seconds,
-            serve_image=body.serve_image,
-        )
-        wait = _patience(engine, body)
-    return await answer_rollout(
-        engine, await engine.wait_until(Rollout, rollout_id, has_switched_or_ended, wait)
+    roll_back = partial(
+        engine.commands.roll_back,
+        caller,
+        endpoint=body.endpoint,
+        wait_ready_seconds=body.wait_ready_seconds,
+        serve_image=body.serve_image,
     )
+    return await _answer_when_settled(engine, *await once(engine, caller, _patience(engine, body), roll_back))
+
+
+async def _answer_when_settled(engine: Engine, rollout_id: str, wait: float | None) -> Response:
+    rollout = await engine.wait_until(Rollout, rollout_id, lambda rollout: rollout.phase.settled, wait)
+    return await answer_rollout(engine, rollout)
 
 
 @router.get("/admin/rollouts", summary="The newest rollouts", responses=answers([ROLLOUT]))
 async def list_rollouts(
     engine: EngineDep,
-    endpoint: str | None = None,
+    endpoint: EndpointName | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> list[dict[str, Any]]:
     found = await engine.store.find(Rollout, endpoint=endpoint, newest_first=True, limit=limit)

@@ -1,5 +1,6 @@
 """Trainings: start one (and roll out what it makes), look at it, cancel it."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -11,7 +12,7 @@ from router.api.answers import (
     training_view,
 )
 from router.api.examples import TRAINED, TRAINED_AND_ROLLED, TRAINING, TRAINING_ID, answers, work_answers
-from router.api.requests import EngineDep, IdempotencyKey, RecordId, TrainBody, TrainerName, read_caller
+from router.api.requests import EngineDep, IdempotencyKey, RecordId, TrainBody, TrainerName, once, read_caller
 from router.core.models import Rollout, Training, TrainingPhase
 from router.engine.commands import TrainingRequest
 from router.engine.engine import Engine
@@ -59,7 +60,9 @@ async def train_then_roll(
     if training.phase is not TrainingPhase.SUCCEEDED or training.roll is None:
         return answer_training(training)
     left = None if wait is None else max(0.0, wait - (engine.context.clock.now() - started))
-    rollout = await engine.wait_until(Rollout, training.roll.rollout_id, has_switched_or_ended, left)
+    rollout = await engine.wait_until(
+        Rollout, training.roll.rollout_id, lambda rollout: rollout.phase.settled, left
+    )
     return await answer_training_then_rollout(engine, training, rollout)
 
 
@@ -111,10 +114,6 @@ def _has_ended(training: Training) -> bool:
     return training.phase.terminal
 
 
-def has_switched_or_ended(rollout: Rollout) -> bool:
-    return rollout.phase.switched or rollout.phase.terminal
-
-
 def _read_request(trainer: str, body: TrainBody | None, *, then_roll: bool) -> TrainingRequest:
     body = body or TrainBody()
     return TrainingRequest(
@@ -125,9 +124,6 @@ def _read_request(trainer: str, body: TrainBody | None, *, then_roll: bool) -> T
 async def _start(
     engine: Engine, request: Request, wanted: TrainingRequest, body: TrainBody, key: str | None
 ) -> tuple[str, float | None]:
-    """The training's id, and how long to wait for it: a repeat is told at once how things stand."""
     caller = read_caller(request, key, body)
-    earlier = await engine.commands.recall(caller)
-    if earlier is not None:
-        return earlier, 0.0
-    return await engine.commands.start_training(wanted, caller), body.wait_seconds
+    start = partial(engine.commands.start_training, wanted, caller)
+    return await once(engine, caller, body.wait_seconds, start)

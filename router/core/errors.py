@@ -171,6 +171,12 @@ class RuntimeUnavailable(Unavailable):
     code = "runtime_unavailable"
 
 
+class EndpointBusy(Unavailable):
+    """The endpoint is taken by another rollout for the moment."""
+
+    code = "endpoint_busy"
+
+
 class ProxyUnavailable(Unavailable):
     """Caddy's admin API does not answer."""
 

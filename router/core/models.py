@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.core.errors import SwitchyardError
 from router.core.specs import Resources
 from router.core.traffic import DEFAULT_ENDPOINT
 
@@ -50,6 +51,11 @@ class RolloutPhase(StrEnum):
         """Whether users get the candidate: the caller's answer waits for this, not for what follows."""
         return self in {self.PROMOTING, self.BAKING, self.SUCCEEDED}
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known what users get of it."""
+        return self.switched or self.terminal
+
 
 class ServerPhase(StrEnum):
     STARTING = "starting"
@@ -85,6 +91,10 @@ class Failure(BaseModel):
     message: str
     hint: str | None = None
     status: int = 500  # the HTTP status that a caller who waits for it gets
+
+    @classmethod
+    def of(cls, error: SwitchyardError) -> Self:
+        return cls(code=error.code, message=error.message, hint=error.hint, status=error.status)
 
 
 class Record(BaseModel):

@@ -51,6 +51,7 @@ class RolloutRequest:
     wait_ready_seconds: float | None = None
     serve_image: str | None = None
     endpoint: str = DEFAULT_ENDPOINT
+    settle_seconds: float = SETTLE_SECONDS  # how long it may wait for one that has switched already
 
 
 class Commands:
@@ -123,18 +124,24 @@ class Commands:
                 f"nothing says which image serves {request.name} version {version.version}",
                 hint="give `serve_image`, or set SERVE_IMAGE for the router",
             )
-        rollout = self._draft_rollout(request, version, image, caller)
-        if await self._is_active_already(rollout, traffic):
-            rollout = rollout.model_copy(
-                update={
-                    "phase": RolloutPhase.SUCCEEDED,
-                    "server_id": traffic.active.server_id if traffic.active else None,
-                    "warnings": ("this version is active already: nothing was done",),
-                }
-            )
-        else:
-            await self._settle(request.endpoint)
-        return await self._record(rollout, f"rollout of {rollout.model_uri}", caller)
+        try:
+            if await self._is_active_already(version, image, traffic):
+                rollout = self._draft_rollout(request, version, image, caller).model_copy(
+                    update={
+                        "phase": RolloutPhase.SUCCEEDED,
+                        "server_id": traffic.active.server_id if traffic.active else None,
+                        "warnings": ("this version is active already: nothing was done",),
+                    }
+                )
+            else:
+                await self._settle(request.endpoint, request.settle_seconds)
+                rollout = self._draft_rollout(request, version, image, caller)
+            return await self._record(rollout, f"rollout of {rollout.model_uri}", caller)
+        except RolloutInProgress:
+            # It may be this very request's: sent twice at once, under one key.
+            if (earlier := await self.recall(caller)) is None:
+                raise
+            return earlier
 
     def _draft_rollout(
         self, request: RolloutRequest, version: ModelVersion, image: str, caller: Caller
@@ -156,26 +163,23 @@ class Commands:
             requested_by=caller.name,
         )
 
-    async def _is_active_already(self, rollout: Rollout, traffic: Traffic) -> bool:
+    async def _is_active_already(self, version: ModelVersion, image: str, traffic: Traffic) -> bool:
         active = traffic.active
-        if active is None or (active.model_name, active.model_version) != (
-            rollout.model_name,
-            rollout.version,
-        ):
+        if active is None or (active.model_name, active.model_version) != (version.name, version.version):
             return False
         state = await self._context.runtime.inspect(active.server_id)
         if state is None or not state.running:
             return False
-        image = await self._context.runtime.resolve_image(rollout.serve_image)
-        return image.digest == active.serve_digest
+        resolved = await self._context.runtime.resolve_image(image)
+        return resolved.digest == active.serve_digest
 
     async def _holder(self, endpoint: str) -> Rollout | None:
         rollouts = await self._context.store.find(Rollout, phases=ACTIVE_ROLLOUT, endpoint=endpoint)
         return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
 
-    async def _settle(self, endpoint: str) -> None:
+    async def _settle(self, endpoint: str, seconds: float) -> None:
         """One that only tidies up, after its switch or abort, is worth a moment; others are a conflict."""
-        deadline = self._context.clock.now() + SETTLE_SECONDS
+        deadline = self._context.clock.now() + seconds
         while (holder := await self._holder(endpoint)) is not None:
             changed = self._ledger.wakeups.take(holder.id)
             remaining = deadline - self._context.clock.now()
@@ -196,7 +200,7 @@ class Commands:
         while True:
             try:
                 return await self._try_roll_back(caller, endpoint, wait_ready_seconds, serve_image)
-            except StaleRecord:  # the rollout that we push aside has moved: look again
+            except (StaleRecord, RolloutInProgress):  # one has moved or begun meanwhile: look again
                 continue
 
     async def _try_roll_back(
@@ -288,8 +292,8 @@ class Commands:
     async def _record(self, record: Training | Rollout, text: str, caller: Caller, *also: Change) -> str:
         """Write the intent and start the work. If the key was used meanwhile: the id of what that made."""
         changes: list[Change] = [*also, self._ledger.opened(record, text)]
-        if caller.key is not None:
-            changes.append(Claim(caller.key, caller.fingerprint, record.id, self._context.clock.now()))
+        if caller.key is not None:  # first: of one request that is sent twice, the key tells, not a conflict
+            changes.insert(0, Claim(caller.key, caller.fingerprint, record.id, self._context.clock.now()))
         try:
             await self._ledger.apply(*changes)
         except IdempotencyKeyReused:

@@ -26,6 +26,7 @@ from router.stores.base import Store
 
 LOCK_LOOK_SECONDS = 0.5
 START_RETRY_SECONDS = 2.0
+LEASE_LOOK_SECONDS = 2.0
 
 R = TypeVar("R", bound=Record)
 log = structlog.get_logger()
@@ -37,6 +38,10 @@ class LeaderLock(Protocol):
     def try_acquire(self) -> bool: ...
 
     def release(self) -> None: ...
+
+
+class LeadLost(Exception):
+    """Ends the router. Whoever keeps it running starts another one, which stands by."""
 
 
 class Engine:
@@ -84,11 +89,11 @@ class Engine:
 
     async def _lead(self, group: TaskGroup) -> None:
         context = self.context
-        while not self._lock.try_acquire():
-            self.standing_by_because = "another router has the lock on the slot directory"
-            await context.clock.sleep(LOCK_LOOK_SECONDS)
         while True:
             try:
+                while not self._lock.try_acquire():
+                    self.standing_by_because = "another router has the lock on the slot directory"
+                    await context.clock.sleep(LOCK_LOOK_SECONDS)
                 await self._start(group)
                 return
             except SwitchyardError as error:
@@ -99,6 +104,8 @@ class Engine:
     async def _start(self, group: TaskGroup) -> None:
         context = self.context
         await context.store.start()
+        if not await context.store.lead():
+            raise StandingBy("another router leads with this store")
         await context.registry.start()
         await context.runtime.start()
         await context.proxy.start()
@@ -110,8 +117,21 @@ class Engine:
             group.start_soon(supervisor.watch, endpoint, group)
             group.start_soon(self.health.watch, endpoint)
         group.start_soon(Sweeper(context).run)
+        group.start_soon(self._keep_lead)
         self._commands = Commands(context, servers, reconciler)
         log.info("leading", endpoints=endpoints)
+
+    async def _keep_lead(self) -> None:
+        """Never returns. Without the lease another router may be at work: this one must not go on."""
+        while True:
+            await self.context.clock.sleep(LEASE_LOOK_SECONDS)
+            try:
+                leads = await self.context.store.lead()
+            except SwitchyardError as error:
+                log.warning("cannot tell whether this router still leads", error=error.message)
+            else:
+                if not leads:
+                    raise LeadLost("another router has taken the lead: this one ends")
 
     async def _open_endpoints(self) -> list[str]:
         context = self.context

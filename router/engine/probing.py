@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from anyio import fail_after
 
 from router.core.clock import Clock
 
 PROOFS = 3  # good answers in a row
 RETRY_SECONDS = 0.05
+LAST_ATTEMPT_SECONDS = 1.0  # for one that begins at the deadline
 ANSWER_BYTES = 300  # of a bad answer, kept as evidence
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class ProbeFailed(Exception):
@@ -46,6 +49,7 @@ class Prober:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._clock = clock
+        self._answer_timeout = answer_timeout
         # A connection of its own each time: a probe must not succeed on a socket that users could not get.
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(answer_timeout, connect=2.0),
@@ -57,9 +61,9 @@ class Prober:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def ping(self, address: str) -> None:
-        """Raises ProbeFailed unless `/ping` answers 200."""
-        await self._ask("GET", f"http://{address}/ping", None)
+    async def ping(self, address: str, seconds: float = math.inf) -> None:
+        """Raises ProbeFailed unless `/ping` answers 200 within so many seconds."""
+        await self._ask("GET", f"http://{address}/ping", None, seconds)
 
     async def prove(self, address: str, example: bytes | None, deadline: float) -> Proof:
         """Ask until the server has proved itself.
@@ -70,10 +74,11 @@ class Prober:
         answer: Any = None
         while good < PROOFS:
             attempts += 1
+            left = max(LAST_ATTEMPT_SECONDS, deadline - self._clock.now())
             try:
-                await self.ping(address)
+                await self.ping(address, left)
                 if example is not None:
-                    answer = await self.predict(address, example)
+                    answer = await self.predict(address, example, left)
                 good += 1
             except WrongAnswer:
                 raise
@@ -89,9 +94,9 @@ class Prober:
             )
         return Proof((), evidence | {"predictions": _shorten(answer)})
 
-    async def predict(self, address: str, example: bytes) -> Any:
+    async def predict(self, address: str, example: bytes, seconds: float = math.inf) -> Any:
         """The parsed predictions. Raises WrongAnswer if they are missing or not finite, else ProbeFailed."""
-        body = await self._ask("POST", f"http://{address}/invocations", example)
+        body = await self._ask("POST", f"http://{address}/invocations", example, seconds)
         try:
             predictions = json.loads(body)["predictions"]
         except (ValueError, KeyError, TypeError) as error:
@@ -100,18 +105,32 @@ class Prober:
             raise WrongAnswer(f"/invocations answered predictions that are not finite: {_text(body)}")
         return predictions
 
-    async def _ask(self, method: str, url: str, content: bytes | None) -> bytes:
-        headers = {"Content-Type": "application/json"} if content is not None else None
+    async def _ask(self, method: str, url: str, content: bytes | None, seconds: float) -> bytes:
+        """The body of a 200. The time is that of the whole exchange, however slowly it drips."""
         path = httpx.URL(url).path
+        seconds = min(seconds, self._answer_timeout)
         try:
-            response = await self._client.request(method, url, content=content, headers=headers)
-        except httpx.TransportError as error:
+            with fail_after(seconds):
+                status, body = await self._exchange(method, url, content)
+        except TimeoutError as error:
+            raise ProbeFailed(f"{path} did not answer within {seconds:.3g} s") from error
+        except httpx.RequestError as error:
             raise ProbeFailed(f"{path} did not answer: {type(error).__name__} {error}".rstrip()) from error
-        if response.status_code == 400:
-            raise WrongAnswer(f"{path} refused the model's own input example: {_text(response.content)}")
-        if response.status_code != 200:
-            raise ProbeFailed(f"{path} answered {response.status_code}: {_text(response.content)}")
-        return response.content
+        if status == 400 and content is not None:
+            raise WrongAnswer(f"{path} refused the model's own input example: {_text(body)}")
+        if status != 200:
+            raise ProbeFailed(f"{path} answered {status}: {_text(body)}")
+        return body
+
+    async def _exchange(self, method: str, url: str, content: bytes | None) -> tuple[int, bytes]:
+        headers = {"Content-Type": "application/json"} if content is not None else None
+        async with self._client.stream(method, url, content=content, headers=headers) as response:
+            body = bytearray()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise ProbeFailed(f"{httpx.URL(url).path} answers more than {MAX_ANSWER_BYTES} bytes")
+            return response.status_code, bytes(body)
 
 
 def _is_finite(value: Any) -> bool:

@@ -44,31 +44,36 @@ class Reconciler:
     async def take_up_all(self) -> None:
         """Everything that a router before us has left unfinished."""
         store = self._context.store
-        for training in await store.find(Training, phases=[p for p in TrainingPhase if not p.terminal]):
+        trainings = await store.find(Training, phases=[p for p in TrainingPhase if not p.terminal])
+        rollouts = await store.find(Rollout, phases=[p for p in RolloutPhase if not p.terminal])
+        for training in trainings:
             self.take_up(training)
-        for rollout in await store.find(Rollout, phases=[p for p in RolloutPhase if not p.terminal]):
+        for rollout in rollouts:
             self.take_up(rollout)
 
     def take_up(self, record: Training | Rollout) -> None:
         if isinstance(record, Training):
             self._group.start_soon(self._work_training, record.id)
         else:
-            self._group.start_soon(self._work, Rollout, record.id, self._step_rollout, self._rollouts.fail)
+            self._group.start_soon(self._work_rollout, record.id)
 
     async def _work_training(self, record_id: str) -> None:
-        await self._work(Training, record_id, self._step_training, self._trainings.fail)
-        training = await self._context.store.get(Training, record_id)
+        training = await self._work(Training, record_id, self._step_training, self._trainings.fail)
         if training.roll is not None and training.phase is TrainingPhase.SUCCEEDED:
-            self.take_up(await self._context.store.get(Rollout, training.roll.rollout_id))
+            await self._work_rollout(training.roll.rollout_id)  # written with the training's end
 
-    async def _work(self, kind: type[T], record_id: str, step: Step[T], fail: Fail[T]) -> None:
+    async def _work_rollout(self, record_id: str) -> None:
+        await self._work(Rollout, record_id, self._step_rollout, self._rollouts.fail)
+
+    async def _work(self, kind: type[T], record_id: str, step: Step[T], fail: Fail[T]) -> T:
+        """The record at its end."""
         failures = 0
         while True:
             changed = self._ledger.wakeups.take(record_id)
             try:
                 record = await self._context.store.get(kind, record_id)
                 if record.phase.terminal:
-                    return
+                    return record
                 due = await self._attempt(record, step, fail)
                 failures = 0
             except StaleRecord:

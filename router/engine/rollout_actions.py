@@ -33,10 +33,10 @@ from router.engine.aliasing import sync_alias
 from router.engine.context import Context, upstream_of
 from router.engine.probing import ProbeFailed
 from router.engine.servers import Servers
-from router.engine.training_actions import failure_of
 from router.runtimes.base import Image
 from router.stores.base import Change
 
+PING_SECONDS = 2.0
 FRESH_SECONDS = 1.0  # for so long an answered ping counts as just now
 
 
@@ -80,7 +80,7 @@ class RolloutActions:
         elif rollout.phase is RolloutPhase.ABORTING:
             await self._ledger.move(rollout, error.message, phase=rollout.outcome or RolloutPhase.FAILED)
         else:
-            await self._abort(rollout, RolloutPhase.FAILED, failure_of(error))
+            await self._abort(rollout, RolloutPhase.FAILED, Failure.of(error))
 
     async def _prepare(self, rollout: Rollout) -> None:
         async with self._context.traffic_locks[rollout.endpoint]:
@@ -128,7 +128,7 @@ class RolloutActions:
         if server.phase not in usable or server.address is None or state is None or not state.running:
             return False
         try:
-            await self._context.prober.ping(server.address)
+            await self._context.prober.ping(server.address, PING_SECONDS)  # the endpoint's lock is held
         except ProbeFailed:
             return False
         await self._ledger.apply(
@@ -205,7 +205,8 @@ class RolloutActions:
         """If not, it has to prove itself again: one that is dying is found dead by that, its log whole."""
         assert server.address is not None
         try:
-            await self._context.prober.ping(server.address)
+            left = max(PING_SECONDS, rollout.ready_deadline - self._context.clock.now())
+            await self._context.prober.ping(server.address, left)
         except ProbeFailed as failed:
             text = f"the candidate stopped answering just before the switch: {failed}"
             await self._ledger.move(rollout, text, phase=RolloutPhase.PROBING)

@@ -94,10 +94,8 @@ class Servers:
     async def _addresses_in_use(self) -> frozenset[str]:
         """An address names one server for as long as a slot directory or a live record names it."""
         used = {server.address for server in await self._context.store.find(Server, phases=LIVE)}
-        for endpoint in await self._context.proxy.endpoints():
-            traffic = await self._context.proxy.read_traffic(endpoint)
-            used |= {upstream.address for upstream in (traffic.active, traffic.candidate) if upstream}
-        return frozenset(address for address in used if address)
+        named = await self._context.proxy.named_addresses()
+        return named | {address for address in used if address}
 
     async def prove(self, server: Server, deadline: float) -> tuple[Proof, str | None]:
         """Real predictions; also the body that was asked, if it is small enough to keep.

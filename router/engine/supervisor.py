@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from router.core.actions import MoveServer, StopServer, Wait, WatchDrain
 from router.core.decide import ServerSeen, decide_server
-from router.core.errors import ProxyUnavailable, StaleRecord, SwitchyardError
+from router.core.errors import ProxyUnavailable, StaleRecord, SwitchyardError, UnknownEndpoint
 from router.core.models import Endpoint, Rollout, Server, ServerPhase
 from router.core.traffic import Traffic, Upstream
 from router.core.workload import WorkloadState
@@ -26,7 +26,6 @@ from router.stores.base import Insert
 
 DRAIN_LOOK_SECONDS = 0.2
 FAILED_LOOK_SECONDS = 1.0  # users may be waiting for what it would have done
-LOG_TAIL_BYTES = 4096
 
 log = structlog.get_logger()
 
@@ -48,6 +47,9 @@ class Supervisor:
                 until = await self.look(endpoint, group)
             except StaleRecord:
                 continue
+            except UnknownEndpoint as error:
+                log.warning("an endpoint is put back", endpoint=endpoint, error=error.message)
+                until = await self._put_back(endpoint)
             except SwitchyardError as error:
                 log.warning("a look at the endpoint failed", endpoint=endpoint, error=error.message)
                 until = self._context.clock.now() + FAILED_LOOK_SECONDS
@@ -56,6 +58,14 @@ class Supervisor:
                 until = None
             seconds = pause if until is None else min(pause, until - self._context.clock.now())
             await wait_any(self._context.clock, seconds, changed)
+
+    async def _put_back(self, endpoint: str) -> float:
+        """Somebody has deleted what users' requests go by: each of them fails until it is there again."""
+        try:
+            await self._context.proxy.ensure_endpoints([endpoint])
+        except SwitchyardError as error:
+            log.warning("an endpoint cannot be put back", endpoint=endpoint, error=error.message)
+        return self._context.clock.now() + FAILED_LOOK_SECONDS
 
     async def look(self, endpoint: str, group: TaskGroup) -> float | None:
         """One pass. Returns when the next one is due at the latest (epoch seconds), None if nothing is."""
@@ -162,7 +172,8 @@ class Supervisor:
             phase=ServerPhase.STOPPED,
             exit_code=workload.exit_code if workload else None,
             out_of_memory=workload.out_of_memory if workload else None,
-            logs_tail=await self._context.runtime.logs(server.id, LOG_TAIL_BYTES) or None,
+            logs_tail=await self._context.runtime.logs(server.id, self._context.policy.log_tail_bytes)
+            or None,
         )
         await self._context.runtime.remove(server.id)
 

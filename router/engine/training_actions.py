@@ -13,7 +13,7 @@ from router.core.actions import (
     TrainingAction,
     Wait,
 )
-from router.core.errors import RolloutInProgress, StaleRecord, SwitchyardError, TrainerFailed, Unavailable
+from router.core.errors import EndpointBusy, RolloutInProgress, StaleRecord, SwitchyardError, TrainerFailed
 from router.core.models import Failure, Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.context import Context
 from router.registries.base import ModelVersion, RunStatus
@@ -171,7 +171,7 @@ class TrainingActions:
     async def fail(self, training: Training, error: SwitchyardError) -> None:
         """An action cannot succeed however often it is tried: to its caller, one more trainer that failed."""
         if training.outcome is None:
-            failure = failure_of(error).model_copy(update={"status": TrainerFailed.status})
+            failure = Failure.of(error).model_copy(update={"status": TrainerFailed.status})
             await self._conclude(training, TrainingPhase.FAILED, failure)
         else:
             await self._enter_terminal(training, warnings=(*training.warnings, error.message))
@@ -228,16 +228,6 @@ class TrainingActions:
 
     async def _logs_tail(self, training: Training) -> str:
         return await self._context.runtime.logs(training.id, self._context.policy.log_tail_bytes)
-
-
-class EndpointBusy(Unavailable):
-    """The endpoint is taken by another rollout for the moment."""
-
-    code = "endpoint_busy"
-
-
-def failure_of(error: SwitchyardError) -> Failure:
-    return Failure(code=error.code, message=error.message, hint=error.hint, status=error.status)
 
 
 def _run_tags(training: Training) -> dict[str, str]:

@@ -46,6 +46,9 @@ class Proxy(Protocol):
         driver's switch is on disk.
         """
 
+    async def named_addresses(self) -> frozenset[str]:
+        """Every address that traffic names, or named and may name again: none may become another server's."""
+
     async def in_flight(self, address: str) -> int:
         """Requests inside this upstream now, from the proxy."""
 

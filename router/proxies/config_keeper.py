@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from anyio import to_thread
 
-from router.core.errors import ProxyUnavailable
+from router.core.errors import ProxyUnavailable, StorageFull
 from router.proxies.admin_api import AdminApi, CaddyRefused, CaddyUnreachable
 from router.proxies.caddy_config import Json, render_config
 from router.proxies.durable import replace_file, translate_storage_errors
@@ -40,7 +40,8 @@ class ConfigKeeper:
                 await self._bring_about()
             except ProxyUnavailable as error:
                 log.warning("caddy is not configured yet", error=error.message)
-        self._watch = asyncio.create_task(self._keep_watch(), name="watch caddy")
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._keep_watch(), name="watch caddy")
 
     async def close(self) -> None:
         if self._watch is not None:
@@ -86,6 +87,7 @@ class ConfigKeeper:
             if self._watch is None:
                 await self._api.read_config()
             else:
+                await self._write(self._wanted)  # a Caddy that starts next must find it whole
                 await self._bring_about()
 
     async def _bring_about(self) -> None:
@@ -129,7 +131,7 @@ class ConfigKeeper:
             await asyncio.sleep(pause)
             try:
                 await self.check()
-            except ProxyUnavailable as error:
+            except (ProxyUnavailable, StorageFull) as error:
                 if not lost:
                     log.warning("caddy is not as it should be; trying again", error=error.message)
                 pause = min(2 * pause, self._watch_seconds) if lost else FIRST_RETRY_SECONDS

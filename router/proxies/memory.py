@@ -60,6 +60,12 @@ class MemoryProxy:
         self._traffic[endpoint] = traffic
         self.history.append((endpoint, traffic))
 
+    async def named_addresses(self) -> frozenset[str]:
+        self._fail_if_told()
+        held = [traffic for endpoint, traffic in self.history if endpoint in self._traffic]
+        named = (upstream for traffic in held for upstream in (traffic.active, traffic.candidate))
+        return frozenset(upstream.address for upstream in named if upstream)
+
     async def in_flight(self, address: str) -> int:
         self._fail_if_told()
         return self.busy[address]

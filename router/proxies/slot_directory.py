@@ -44,17 +44,23 @@ class SlotDirectories:
             return sorted(home.name for home in homes if (home / "current").is_symlink())
 
     def create(self, names: Sequence[str]) -> list[str]:
-        """All of them or, on an error, none; returns those that were not there. They name no server yet."""
+        """All of them or, on an error, none; returns the new ones, which name no server yet.
+
+        One that has only lost its `current` goes back to its last state.
+        """
         homes = [self._home(name) for name in dict.fromkeys(names)]
         made: list[Path] = []
         with self._writing, translate_storage_errors(f"making slot directories in {self.root}"):
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
                 for home in homes:
-                    if not (home / "current").is_symlink():
-                        made.append(home)
-                        home.mkdir(exist_ok=True)
-                        self._switch(home, Traffic())
+                    if (home / "current").is_symlink():
+                        continue
+                    if home.is_dir() and self._restore(home):
+                        continue
+                    made.append(home)
+                    home.mkdir(exist_ok=True)
+                    self._switch(home, Traffic())
                 if made:
                     sync_directory(self.root)
             except OSError:
@@ -67,10 +73,12 @@ class SlotDirectories:
         homes = [self._home(name) for name in names]
         with self._writing, translate_storage_errors(f"removing slot directories from {self.root}"):
             for home in homes:
-                # The name goes first: a directory without `current` is no endpoint, whatever is left of it.
-                (home / "current").unlink(missing_ok=True)
+                # In one step: what is left of a half removed one would be restored when its name comes back.
+                gone = home.with_name(f".{home.name}.gone")
+                shutil.rmtree(gone, ignore_errors=True)
                 if home.is_dir():
-                    shutil.rmtree(home)
+                    home.rename(gone)
+                    shutil.rmtree(gone)
             sync_directory(self.root)
 
     def read(self, name: str) -> Traffic:
@@ -81,8 +89,20 @@ class SlotDirectories:
                 return Traffic.model_validate_json(self._read_bytes(path))
         except ValidationError as error:
             raise ProxyUnavailable(
-                f"{path} is damaged, though it is written whole", hint="A new rollout writes it again."
+                f"{path} is damaged, though it is written whole",
+                hint="Point `current` at an older whole directory beside it: ln -sfn NUMBER current",
             ) from error
+
+    def named_addresses(self) -> frozenset[str]:
+        """Also by older numbered directories: any of them may be made to hold again."""
+        named: set[str] = set()
+        for name in self.names():
+            for number in self._numbers(self._home(name)):
+                with suppress(FileNotFoundError, ValidationError):  # pruned meanwhile, or damaged
+                    content = (self._home(name) / str(number) / "traffic.json").read_bytes()
+                    traffic = Traffic.model_validate_json(content)
+                    named |= {each.address for each in (traffic.active, traffic.candidate) if each}
+        return frozenset(named)
 
     def write(self, name: str, traffic: Traffic) -> None:
         home = self._home(name)
@@ -91,6 +111,18 @@ class SlotDirectories:
                 raise UnknownEndpoint(f"there is no endpoint {name}")
             self._switch(home, traffic)
         self._prune(home)
+
+    def _restore(self, home: Path) -> bool:
+        """Whether there was a last state to go back to: a backup may have come back without its symlinks."""
+        for number in sorted(self._numbers(home), reverse=True):
+            try:
+                Traffic.model_validate_json((home / str(number) / "traffic.json").read_bytes())
+            except (FileNotFoundError, ValidationError):
+                continue
+            self._point(home, Path(str(number)))
+            log.warning("an endpoint had lost its current slots", directory=str(home), restored=number)
+            return True
+        return False
 
     def addresses(self, traffic: Traffic) -> tuple[str, str]:
         """Of active and candidate, both alive at every moment: Caddy reads them at different ones."""

@@ -48,6 +48,8 @@ class MlflowRest:
         self._client: httpx.AsyncClient | None = None
 
     def open(self) -> None:
+        if self._client is not None:
+            return
         patience = self._patience
         self._client = httpx.AsyncClient(
             base_url=self._base,

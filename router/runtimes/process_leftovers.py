@@ -47,6 +47,17 @@ def find_leftovers(home: Path, groups: Iterable[Path]) -> list[psutil.Process]:
     return [process for process in found.values() if is_running(process)]
 
 
+def find_strays(folder: Path) -> set[str]:
+    """Owners of processes whose home in this folder is gone, so that no record names them any more."""
+    owners = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            home = Path(process.environ().get(MARK, ""))
+            if home.parent == folder and not home.exists():
+                owners.add(home.name)
+    return owners
+
+
 def is_running(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)

@@ -9,7 +9,7 @@ import structlog
 
 from router.runtimes.process_cgroups import Cgroups
 from router.runtimes.process_homes import Home, Homes, Order, UnreadableRecord
-from router.runtimes.process_leftovers import end_leftovers
+from router.runtimes.process_leftovers import end_leftovers, find_strays
 
 log = structlog.get_logger()
 
@@ -56,7 +56,11 @@ def settle(home: Home) -> None:
 
 
 def clear_leftovers(homes: Homes) -> None:
-    """What was left when a router was killed in the middle of a launch or removal, or a shim at any time."""
+    """What was left when a router was killed in the middle of a launch or removal, or a shim at any time,
+    or somebody has deleted the folder of what runs."""
+    for owner in find_strays(homes.folder):
+        log.warning("processes of a workload whose folder is gone are ended", owner=owner)
+        end_leftovers(homes.folder / owner, ())
     for home in homes.all():
         with homes.passing_over_damage(home):
             if home.launched() is None:

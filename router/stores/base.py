@@ -50,6 +50,12 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
+    async def lead(self) -> bool:
+        """Whether this router may work on it: at most one may, from its first yes until it closes or dies.
+
+        To be asked again and again: a yes that was lost with a connection is given to whoever asks first.
+        """
+
     async def check(self) -> None:
         """Raise StoreUnavailable if it cannot be written now."""
 

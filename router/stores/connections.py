@@ -14,9 +14,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
 from router.core.errors import StoreUnavailable, UnsupportedSetting
+from router.stores.lease import FileLease, Lease, PostgresLease
 
 READERS = 2
-CONNECTIONS = READERS + 1
+CONNECTIONS = READERS + 2  # one that writes, and one that holds the lease
 AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 WRITING = "switchyard_writing"  # execution option: this connection's transactions are writes
 # Any number that other programs in the same database are unlikely to lock: "swyd" in ASCII.
@@ -32,15 +33,18 @@ class Database:
         backend = parsed.get_backend_name()
         self.name = parsed.set(drivername=backend, query={}).render_as_string(hide_password=True)
         self.file = Path(str(parsed.database)).absolute() if backend == "sqlite" else None
+        self._opened: tuple[int, int] | None = None
         self._engine = _sqlite(parsed, patience) if self.file else _postgresql(parsed, patience)
         self.reads = self._engine if self.file else self._engine.execution_options(**AUTOCOMMIT)
         self.writes = self._engine.execution_options(**{WRITING: True})
+        self.lease: Lease = FileLease(self.file) if self.file else PostgresLease(self.reads)
 
     def prepare(self) -> None:
         """Make what has to be there once, before the schema. Raises OSError, StoreUnavailable."""
         if self.file is None:
             return
         _create_private_file(self.file)
+        self._opened = _identity(self.file)
         with self.reads.connect() as connection:
             mode = connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar_one()
         if mode != "wal":
@@ -49,8 +53,25 @@ class Database:
                 hint="put the store on a local disk, or use PostgreSQL",
             )
 
+    def check(self) -> None:
+        """SQLite goes on in a file that has been moved or deleted, and all of it lost at the next start."""
+        if self.file is not None and self._opened != _identity(self.file):
+            raise StoreUnavailable(
+                f"{self.file} is no longer the file that was opened",
+                hint="put it back, or restart the router to go on with what is there now",
+            )
+
     def dispose(self) -> None:
+        self.lease.release()
         self._engine.dispose()
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _parse(url: str) -> URL:

@@ -50,12 +50,17 @@ class MemoryStore:
     def __init__(self) -> None:
         self.fail_with: SwitchyardError | None = None
         self.fail_writes_with: SwitchyardError | None = None
+        self.leads = True
         self._state = State()
 
     async def start(self) -> None:
         await self._answer(writes=True)
 
     async def close(self) -> None: ...
+
+    async def lead(self) -> bool:
+        await self._answer(writes=True)
+        return self.leads
 
     async def check(self) -> None:
         await self._answer(writes=True)

@@ -59,8 +59,12 @@ class SqlStore:
     async def close(self) -> None:
         await self._in_thread(self._write_turn, self._database.dispose)
 
+    async def lead(self) -> bool:
+        return await self._in_thread(self._write_turn, self._database.lease.take)
+
     async def check(self) -> None:
         def write() -> None:
+            self._database.check()
             with self._database.writes.begin() as connection:
                 connection.execute(COUNT_CHECK)
 

@@ -47,6 +47,8 @@ make_uv() {
 
 make_environment() {  # make_environment DIRECTORY LOCK
     follow_pip_index
+    # Without its stamp it was interrupted: half a package looks installed to uv.
+    [ -e "$1/stamp" ] || rm -rf "$1"
     [ -x "$1/bin/python" ] || .local/uv/bin/uv venv --quiet --python .local/uv/bin/python "$1"
     rm -f "$1/stamp"
     # Without bytecode, the first start of each program would compile all it imports.

@@ -191,6 +191,12 @@ async def test_making_endpoints_again_keeps_their_traffic(bench: Bench) -> None:
     assert await bench.client.ask("iris") == bench.first.address
 
 
+async def test_an_address_that_was_named_lately_is_still_taken(bench: Bench) -> None:
+    await bench.proxy.set_traffic("default", Traffic(active=bench.first))
+    await bench.proxy.set_traffic("default", Traffic(active=bench.second))
+    assert await bench.proxy.named_addresses() >= {bench.first.address, bench.second.address}
+
+
 async def test_a_removed_endpoint_is_unknown(bench: Bench) -> None:
     await bench.proxy.ensure_endpoints(["iris"])
     await bench.proxy.remove_endpoints(["iris"])

@@ -253,7 +253,6 @@ async def test_what_runs_uses_memory_and_what_has_ended_does_not(stage: Stage) -
     usage = await stage.runtime.usage("trn_1")
     assert usage is not None
     assert usage.memory_bytes > 0
-    assert usage.cpu_seconds >= 0
 
     await stage.runtime.stop("trn_1", GRACE)
     assert await stage.runtime.usage("trn_1") is None

@@ -252,6 +252,31 @@ async def test_a_postgresql_that_restarts_is_used_again_by_the_same_store() -> N
             assert [training.id for training in await store.find(Training)] == ["trn_1", "trn_3"]
 
 
+async def test_one_router_leads_and_the_next_when_it_has_gone(url: str) -> None:
+    async with started(url) as second:
+        async with started(url) as first:
+            assert [await first.lead(), await second.lead(), await first.lead()] == [True, False, True]
+            await second.check()
+        assert await second.lead()
+
+
+async def test_a_lead_that_was_cut_off_is_whose_asks_first(postgres: Any) -> None:
+    url = postgres.create_database()
+    async with started(url) as first, started(url) as second:
+        assert await first.lead()
+        cut_sessions(url)
+        assert await first.lead()
+        cut_sessions(url)
+        assert await second.lead()
+        assert not await first.lead()
+
+
+def cut_sessions(url: str) -> None:
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    with psycopg.connect(url) as connection:
+        connection.execute(f"{others} AND pid <> pg_backend_pid()")
+
+
 async def test_postgresql_ends_the_turn_of_a_writer_that_is_gone(postgres: Any) -> None:
     url = postgres.create_database()
     async with started(url) as store:
@@ -303,6 +328,19 @@ async def test_the_files_of_sqlite_are_readable_by_their_owner_alone(tmp_path: P
         files = sorted((tmp_path / "state").iterdir())
         assert [file.name for file in files] == ["store.db", "store.db-shm", "store.db-wal"]
         assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_not_the_opened_one_any_more_is_named(tmp_path: Path, replaced: bool) -> None:
+    async with started(f"sqlite:///{tmp_path}/store.db") as store:
+        await store.check()
+        (tmp_path / "store.db").rename(tmp_path / "moved.db")
+        if replaced:
+            (tmp_path / "store.db").touch()
+        with pytest.raises(StoreUnavailable, match=r"store\.db is no longer the file that was opened"):
+            await store.check()
+        (tmp_path / "moved.db").rename(tmp_path / "store.db")
+        await store.check()
 
 
 def test_every_connection_to_sqlite_syncs_what_it_commits(tmp_path: Path) -> None:

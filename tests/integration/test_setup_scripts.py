@@ -1,6 +1,8 @@
 """What a new machine meets first: the scripts that find packages where this machine is told to find them."""
 
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -117,3 +119,19 @@ def test_the_locks_hold_what_pyproject_asks_for() -> None:
 
 def test_a_second_setup_finds_nothing_to_do() -> None:
     assert run_bash("scripts/setup --dev") == ""
+
+
+def test_an_installation_that_was_interrupted_is_made_anew(tmp_path: Path) -> None:
+    router_lock = (ROOT / "requirements/router.lock").read_text()
+    entry = re.search(r"^idna==.*\n(?: .*\n)+", router_lock, re.MULTILINE)
+    assert entry is not None
+    lock, environment = tmp_path / "idna.lock", tmp_path / "environment"
+    lock.write_text(entry[0])
+    script = 'cd "$1"; source "$2/scripts/lib/index.sh"; source "$2/scripts/lib/python.sh"; make_environment'
+    (tmp_path / ".local").symlink_to(ROOT / ".local")
+    make = (f"{script} environment idna.lock", str(tmp_path), str(ROOT))
+    run_bash(*make, environment=dict(os.environ))
+    (package,) = environment.glob("lib/python3*/site-packages/idna")
+    shutil.rmtree(package)
+    run_bash(*make, environment=dict(os.environ))
+    assert (package / "__init__.py").is_file()

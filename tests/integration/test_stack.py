@@ -2,10 +2,13 @@
 
 import json
 import os
+import queue
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -48,12 +51,16 @@ def test_a_started_process_is_found_again_by_its_record(family: psutil.Process, 
     assert find_process(read_record(record)) == family
 
 
+def read_child(directory: Path) -> psutil.Process:
+    while not (directory / "family.log").read_text().endswith("\n"):
+        os.sched_yield()
+    return psutil.Process(int((directory / "family.log").read_text()))
+
+
 def test_a_stopped_process_takes_its_whole_group_along(
     family: psutil.Process, record: Path, tmp_path: Path
 ) -> None:
-    while not (tmp_path / "family.log").read_text().endswith("\n"):
-        os.sched_yield()
-    child = psutil.Process(int((tmp_path / "family.log").read_text()))
+    child = read_child(tmp_path)
     assert stop_process(record, grace_seconds=30)
     assert psutil.wait_procs([family, child], timeout=30)[1] == []
     assert not record.exists()
@@ -73,11 +80,53 @@ def test_a_stranger_that_got_the_pid_later_is_left_alone(record: Path) -> None:
         stranger.wait()
 
 
-def test_a_killed_process_counts_as_not_running(family: psutil.Process, record: Path) -> None:
+def test_what_a_killed_process_has_left_is_ended_too(
+    family: psutil.Process, record: Path, tmp_path: Path
+) -> None:
+    child = read_child(tmp_path)
     family.kill()
     family.wait(30)
     assert find_process(read_record(record)) is None
-    assert not stop_process(record, grace_seconds=0)
+    assert stop_process(record, grace_seconds=30)
+    assert not child.is_running()
+    assert not stop_process(record, grace_seconds=30)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"pid": 1}'])
+def test_a_damaged_record_keeps_nobody_from_stopping_what_it_told_of(
+    family: psutil.Process, record: Path, tmp_path: Path, damage: str
+) -> None:
+    child = read_child(tmp_path)
+    record.write_text(damage)
+    assert read_record(record) is None
+    assert stop_process(record, grace_seconds=30)
+    assert psutil.wait_procs([family, child], timeout=30)[1] == []
+
+
+def test_two_who_start_or_stop_a_stack_do_so_one_after_the_other(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path / "home")
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def take_turn() -> None:
+        told.put("waits")
+        with stack.turn():
+            told.put("begins")
+
+    with stack.turn():
+        second = threading.Thread(target=take_turn)
+        second.start()
+        assert told.get(timeout=30) == "waits"
+        while not (waiting := locks_waited_for(stack.home / "lock")):
+            os.sched_yield()
+        assert told.empty()
+    second.join(30)
+    assert (waiting, told.get(timeout=30)) == (1, "begins")
+
+
+def locks_waited_for(path: Path) -> int:
+    inode = f":{path.stat().st_ino} "
+    lines = Path("/proc/locks").read_text().splitlines()
+    return sum(inode in line and "->" in line for line in lines)
 
 
 def make_stack(home: Path, **ports: int) -> Stack:
@@ -89,9 +138,10 @@ def test_a_taken_port_is_named_with_the_setting_that_moves_it(tmp_path: Path) ->
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         stack = make_stack(tmp_path / "home", proxy_public_port=port)
-        with pytest.raises(StackError, match=rf"port {port}, which caddy needs, .*PROXY_PUBLIC_PORT="):
+        message = rf"port {port}, which caddy needs, .*PROXY_PUBLIC_PORT="
+        with stack.turn(), pytest.raises(StackError, match=message):
             list(stack.start())
-    assert not list((tmp_path / "home").iterdir())
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["lock"]
 
 
 def test_a_port_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,12 +150,22 @@ def test_a_port_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
         Ports.from_environment()
 
 
-def test_a_home_that_caddy_cannot_read_is_refused_before_anything_starts(
+@pytest.mark.parametrize("home", ["/tmp/my state", "my state", f"/tmp/{'x' * 70}"])  # noqa: S108
+def test_a_home_that_caddy_cannot_be_given_is_refused_before_anything_is_installed(home: str) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "SWITCHYARD_HOME": home}
+    done = subprocess.run([ROOT / "scripts/demo"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"error: Caddy cannot .* no spaces.*SWITCHYARD_HOME=.*\n", done.stderr)
+
+
+def test_settings_that_the_router_would_refuse_are_named_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SWITCHYARD_HOME", str(tmp_path / "my state"))
-    with pytest.raises(StackError, match=r"no spaces.*SWITCHYARD_HOME="):
-        Stack.from_environment()
+    monkeypatch.setenv("WARM_SECONDS", "-1")
+    stack = make_stack(tmp_path / "home")
+    with stack.turn(), pytest.raises(StackError, match="WARM_SECONDS: Input should be greater"):
+        list(stack.start())
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["lock"]
 
 
 def test_settings_that_a_running_service_was_not_started_with_are_refused_by_name(

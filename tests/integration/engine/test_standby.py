@@ -1,6 +1,7 @@
 """Two routers over one slot directory: one works, the other stands by and takes over."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -68,3 +69,22 @@ def test_a_killed_router_that_comes_back_stands_by(stage: Stage, standby_url: st
     yard.wait_for(lambda: httpx.get(f"{standby_url}/status", **PLAIN).status_code == 200, "the second's lead")
     yard.router.start(lambda: stands_by(yard.router_url))
     assert yard.call("GET", "/status").status_code == 503
+
+
+def test_a_router_with_slots_of_its_own_stands_by_too_if_the_store_is_the_same(
+    stage: Stage, tmp_path: Path
+) -> None:
+    yard, port = stage.yard, find_free_port()
+    own = {"ROUTER_PORT": str(port), "STATE_PATH": str(tmp_path), "PROXY_ADMIN_URL": f"{yard.admin_socket}2"}
+    store = f"sqlite:///{yard.state / 'switchyard.db'}"
+    slots = {"SLOTS_PATH": str(tmp_path / "slots"), "CADDY_CONFIG_PATH": str(tmp_path / "caddy.json")}
+    other = yard.make_router(**own, **slots, STORE_URL=store)
+    other.start(lambda: stands_by(f"http://127.0.0.1:{port}"))
+    try:
+        assert (
+            "another router leads with this store"
+            in httpx.get(f"http://127.0.0.1:{port}/readyz", **PLAIN).text
+        )
+        assert check_serves(yard, stage.model, stage.served) == stage.server_id
+    finally:
+        other.stop()

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from anyio import to_thread
 
+from router.core.errors import ProxyUnavailable
 from router.core.traffic import Traffic
 from router.proxies.admin_api import AdminApi, CaddyRefused
 from router.proxies.caddy_config import build_config, render_config
@@ -150,6 +151,21 @@ async def test_a_caddy_that_comes_with_another_configuration_is_put_right_by_its
             await asyncio.sleep(0.05)
     await stand.driver.check()
     config.write_bytes(wanted)
+    await server.stop()
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "empty"])
+async def test_a_damaged_file_is_whole_again_before_caddy_starts_from_it(
+    stand: Proxied, damage: Callable[[Path], object]
+) -> None:
+    server = await UpstreamServer().start()
+    await stand.serve(server.address)
+    await to_thread.run_sync(stand.caddy.stop)
+    damage(stand.directory / "caddy.json")
+    with pytest.raises(ProxyUnavailable):
+        await stand.driver.check()  # as its watch does every few seconds
+    await to_thread.run_sync(stand.caddy.start)
+    assert (await stand.client.get("/")).status_code == 200
     await server.stop()
 
 

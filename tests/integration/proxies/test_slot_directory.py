@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from router.core.errors import InvalidRequest, StorageFull
+from router.core.errors import InvalidRequest, ProxyUnavailable, StorageFull, UnknownEndpoint
 from router.core.traffic import Traffic
 from router.proxies.slot_directory import KEPT, SlotDirectories
 from router.proxies.slot_lock import SlotLock
@@ -95,6 +95,36 @@ if may_mount():
             disk.free()
             slots.write("default", NEW)
             assert slots.read("default") == NEW
+
+
+def test_slots_that_lost_their_current_go_back_to_their_last_whole_state(tmp_path: Path) -> None:
+    slots = make_slots(tmp_path)
+    slots.write("default", NEW)
+    (tmp_path / "default" / "current").unlink()
+    (tmp_path / "default" / "99").mkdir()  # written by half
+    (tmp_path / "default" / "99" / "traffic.json").touch()
+    with pytest.raises(UnknownEndpoint):
+        slots.read("default")
+    assert slots.create(["default"]) == []
+    assert slots.read("default") == NEW
+    slots.write("default", OLD)
+    assert slots.read("default") == OLD
+
+
+def test_an_endpoint_that_was_removed_does_not_come_back_with_its_name(tmp_path: Path) -> None:
+    slots = make_slots(tmp_path)
+    slots.remove(["default"])
+    assert list(tmp_path.iterdir()) == []
+    assert slots.create(["default"]) == ["default"]
+    assert slots.read("default") == Traffic()
+
+
+def test_damaged_slots_say_how_to_go_back(tmp_path: Path) -> None:
+    slots = make_slots(tmp_path)
+    (tmp_path / "default" / "current" / "traffic.json").write_text("")
+    with pytest.raises(ProxyUnavailable, match="is damaged") as caught:
+        slots.read("default")
+    assert "ln -sfn NUMBER current" in str(caught.value.hint)
 
 
 def test_old_directories_are_pruned_and_the_current_one_never(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A launch comes about or leaves nothing, whatever fails or is cancelled; and what a child is given."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -270,6 +271,21 @@ async def test_what_a_killed_router_left_half_made_goes_at_the_next_start(worksh
     assert len(list((workshop.state / "sources").iterdir())) == 1
     assert list((workshop.state / "environments").iterdir()) == []
     await runtime.close()
+
+
+async def test_processes_whose_folder_was_deleted_end_at_the_next_start(
+    workshop: Workshop, runtime: ProcessRuntime
+) -> None:
+    source = workshop.add_script("stays", FOR_EVER)
+    for owner in ("trn_lost", "trn_kept"):
+        await launch(runtime, owner, source)
+    lost, kept = workshop.pid("trn_lost"), workshop.pid("trn_kept")
+    shutil.rmtree(workshop.home("trn_lost"))
+    after_restart = workshop.make_runtime()
+    await after_restart.start()
+    assert (is_running(lost), is_running(kept)) == (False, True)
+    await after_restart.remove("trn_kept")
+    await after_restart.close()
 
 
 @pytest.mark.parametrize("file", ["order.json", "started.json"])

@@ -91,7 +91,11 @@ def test_an_unknown_trainer_is_404_and_the_known_ones_are_named(yard: Yard, trai
         ("train", {"nonsense": 1}, "body.nonsense"),
         ("train", [1], "body"),
         ("roll", {"name": "M", "ref": "latest"}, "body.ref"),
-        ("roll", {"name": "M", "ref": "@"}, "body.ref: must be a version, such as 3, or an alias"),
+        (
+            "roll",
+            {"name": "M", "ref": "@"},
+            "body.ref: must be a version, such as 3 without quotes, or an alias",
+        ),
         ("roll", {"name": "M", "ref": "@a\n"}, "body.ref"),
         ("roll", {"name": "M", "ref": True}, "body.ref"),
         ("roll", {"name": "M", "ref": "@a/../b"}, "body.ref"),

@@ -70,6 +70,26 @@ def test_the_same_call_from_eight_clients_at_once_is_done_once(yard: Yard, train
     assert sorted(read_versions(yard, trainer.model)) == [1]
 
 
+@pytest.mark.parametrize("call", ["roll", "rollback"])
+def test_the_same_switch_from_eight_clients_at_once_is_one_switch(
+    yard: Yard, trainer: Trainer, call: str
+) -> None:
+    first = yard.post(f"/admin/train_then_roll/{trainer.name}")["version"]
+    second = yard.post(f"/admin/train/{trainer.name}")["version"]
+    body: dict[str, object] = {"name": trainer.model, "ref": second}
+    if call == "rollback":
+        yard.post("/admin/roll", body)
+        body = {}
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(
+            clients.map(lambda _: post(yard, f"/admin/{call}", body, trainer.name + call), range(8))
+        )
+    assert {answer.status_code for answer in answers} <= {200, 202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    wanted = second if call == "roll" else first
+    yard.wait_for(lambda: yard.get("/status")["model_version"] == wanted, "the switch")
+
+
 def test_a_repeated_roll_or_rollback_switches_once(yard: Yard, trainer: Trainer) -> None:
     for _ in range(2):
         yard.post(f"/admin/train/{trainer.name}")

@@ -5,8 +5,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from router.core.errors import StorageFull
+from router.core.errors import StandingBy, StorageFull
 from router.core.models import Server, ServerPhase
+from router.engine import status
+from router.engine.engine import LeadLost
 from tests.unit.engine.yard import Yard
 
 
@@ -189,3 +191,57 @@ async def test_a_full_store_does_not_keep_the_server_before_from_taking_over(yar
         await yard.clock.advance(2)
         assert (await yard.server(before.id)).phase is ServerPhase.READY
         assert (await yard.server(rollout.server_id)).phase is ServerPhase.STOPPED
+
+
+async def test_an_endpoint_that_somebody_has_deleted_is_put_back(yard: Yard) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        del yard.proxy._traffic["default"]
+        await yard.clock.advance(60)
+        assert await yard.proxy.endpoints() == ["default"]
+
+
+async def test_a_server_that_hangs_is_not_called_healthy_and_status_does_not_wait_for_it(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await yard.roll(engine, yard.add_version())
+        await yard.clock.advance(3)
+        assert (await engine.health.serving("default")).healthy
+        yard.answers.unready.add(rollout.serve_image)
+        await yard.clock.advance(3)
+        asked = len(yard.answers.asked)
+        assert not (await engine.health.serving("default")).healthy
+        assert len(yard.answers.asked) == asked
+
+
+async def test_readiness_names_all_that_is_missing_and_waits_for_nobody(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with yard.run() as engine:
+        assert await engine.health.ready() == dict.fromkeys(("registry", "runtime", "proxy", "store"), "ok")
+        monkeypatch.setattr(status, "CHECK_SECONDS", 0.0)
+        monkeypatch.setattr(yard.registry, "check", anyio.sleep_forever)
+        del yard.proxy._traffic["default"]
+        parts = await engine.health.ready()
+        assert parts["registry"] == "does not answer within 0 s"
+        assert parts["proxy"] == "there is no endpoint default"
+
+
+async def test_a_router_that_does_not_lead_its_store_stands_by(yard: Yard) -> None:
+    yard.store.leads = False
+    async with yard.run() as engine:
+        with pytest.raises(StandingBy, match="another router leads with this store"):
+            engine.require_lead()
+        yard.store.leads = True
+        await yard.clock.advance(3)
+        await yard.roll(engine, yard.add_version())
+
+
+async def test_a_router_that_has_lost_the_lead_of_its_store_ends(yard: Yard) -> None:
+    async def lead_and_lose() -> None:
+        async with yard.run():
+            yard.store.leads = False
+            await yard.clock.advance(3)
+
+    with pytest.raises(ExceptionGroup, match="unhandled errors") as caught:
+        await lead_and_lose()
+    assert caught.group_contains(LeadLost)
