@@ -91,12 +91,18 @@ class Networking(Allowed):
     EndpointsConfig: dict[str, Endpoint | None] = {}
 
 
+def read_networking(value: object) -> object:
+    """Docker's SDK leaves a level out, `{NETWORK: null}`, which Docker then passes over."""
+    without = isinstance(value, dict) and value and not any(value.values())
+    return {"EndpointsConfig": value} if without else value
+
+
 class Creation(Allowed):
     Image: str
     Env: list[Variable] = []
     Labels: dict[LabelName, PlainText]
     HostConfig: Host = Host()
-    NetworkingConfig: Networking = Networking()
+    NetworkingConfig: Annotated[Networking, BeforeValidator(read_networking)] = Networking()
     # Docker's SDK sends these with every container.
     Tty: No = False
     OpenStdin: No = False
