@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 PREFIX = "SOCKET_PROXY_"
 SIZE_STEPS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -28,11 +28,24 @@ def measure_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
 
 
+def check_network(value: str) -> str:
+    if value in ("host", "none", "default", "bridge", "container", "ingress"):
+        raise ValueError("must be a network of its own: to Docker this word means something else")
+    return value
+
+
+def check_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from error
+    return value
+
+
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
 Names = Annotated[tuple[str, ...], BeforeValidator(split_list)]
 Size = Annotated[int, BeforeValidator(read_size), Field(ge=1024)]
-NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,126}$")]
-# Docker gives these a meaning of their own: the host's network, a container's, none.
-RESERVED_NETWORKS = ("host", "none", "default", "bridge", "container", "ingress")
+NetworkName = Annotated[str, Field(pattern=NAME), AfterValidator(check_network)]
 
 
 class Settings(BaseModel):
@@ -43,7 +56,7 @@ class Settings(BaseModel):
     docker_socket: str = Field("/var/run/docker.sock", description="Docker's socket.")
     instance: str = Field(
         "switchyard",
-        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$",
+        pattern=NAME,
         description="Which installation this is; the label that tells its containers from all others.",
     )
     images: Names = Field(
@@ -51,7 +64,7 @@ class Settings(BaseModel):
         description="Images that may be run, inspected and pulled, as `NAME` (any tag or digest) or"
         " `NAME:TAG`; `*` stands for anything but `/` and `:`. None by default.",
     )
-    name_pattern: str = Field(
+    name_pattern: Annotated[str, AfterValidator(check_pattern)] = Field(
         ".+-[0-9a-f]{8}",
         description="Regular expression for the whole name of a container. By default it must end as the"
         " router's names do, so that none takes the name of a service.",
@@ -64,7 +77,7 @@ class Settings(BaseModel):
     )
     volume_prefix: str = Field(
         "switchyard-data-",
-        min_length=1,
+        pattern=NAME,
         description="What the name of a volume must begin with to be mounted, always read-only.",
     )
     forbidden_volumes: Names = Field(
@@ -96,13 +109,6 @@ class Settings(BaseModel):
     log_level: Literal["info", "warning"] = Field(
         "info", description="`info`: every call that changes something, and refusals; `warning`: refusals."
     )
-
-    @model_validator(mode="after")
-    def check_networks(self) -> Self:
-        for network in (self.trainer_network, self.server_network):
-            if network in RESERVED_NETWORKS:
-                raise ValueError(f"{network} is no network of ours")
-        return self
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Self:

@@ -11,46 +11,61 @@ _REQUEST_LINE = re.compile(rb"^([A-Z]+) (\S+) HTTP/1\.1\r$", re.MULTILINE)
 _CHUNK = 65536
 
 
+class Connection:
+    def __init__(self, inner: socket.socket) -> None:
+        self.inner = inner
+        self.outer = socket.socket(socket.AF_UNIX)
+        self.sent = bytearray()
+        self.ended = threading.Event()
+
+    def requests(self) -> list[str]:
+        """`GET /version` for each; a body that looks like a request counts as one."""
+        return [f"{method.decode()} {target.decode()}" for method, target in _REQUEST_LINE.findall(self.sent)]
+
+
 class RecordingRelay:
-    """`path` may be closed and opened again, as a server that is restarted does."""
+    """May be closed and opened again, as a server that is restarted."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
         self._target = target
-        self._sent: list[bytearray] = []
-        self._sockets: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+        self._connections: list[Connection] = []
         self._threads: list[threading.Thread] = []
 
     def requests(self) -> list[str]:
-        """`GET /version` for each, by connection; a body that looks like a request counts as one."""
-        return [
-            f"{method.decode()} {target.decode()}"
-            for sent in self._sent
-            for method, target in _REQUEST_LINE.findall(sent)
-        ]
+        return [request for connection in self._connections for request in connection.requests()]
 
     def forget(self) -> None:
-        for sent in self._sent:
-            sent.clear()
+        for connection in self._connections:
+            connection.sent.clear()
+
+    def connection_of(self, request: str) -> Connection:
+        """The latest on which a request like this one went in."""
+        for connection in reversed(self._connections):
+            if any(request in sent for sent in connection.requests()):
+                return connection
+        raise LookupError(request)
 
     def open(self) -> None:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self.path))
-        listener.listen(128)
-        self._sockets.append(listener)
-        self._run(self._accept, listener)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(128)
+        self._run(self._accept, self._listener)
 
     def close(self) -> None:
         """Ends the connections too."""
-        for each in self._sockets:
+        assert self._listener is not None
+        both = [each for made in self._connections for each in (made.inner, made.outer)]
+        for each in (self._listener, *both):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
         for thread in self._threads:
             thread.join()
-        self._sockets.clear()
+        self._connections.clear()
         self._threads.clear()
-        self.path.unlink(missing_ok=True)
+        self.path.unlink()
 
     def _run(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
@@ -60,24 +75,27 @@ class RecordingRelay:
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                inner, _ = listener.accept()
-                outer = socket.socket(socket.AF_UNIX)
-                self._sockets += [inner, outer]
-                outer.connect(str(self._target))
-                sent = bytearray()
-                self._sent.append(sent)
-                self._run(self._carry, inner, outer, sent)
-                self._run(self._carry, outer, inner, None)
+                connection = Connection(listener.accept()[0])
+                self._connections.append(connection)
+                connection.outer.connect(str(self._target))
+                self._run(self._carry_requests, connection)
+                self._run(self._carry_answers, connection)
 
-    def _carry(self, source: socket.socket, sink: socket.socket, kept: bytearray | None) -> None:
+    def _carry_requests(self, connection: Connection) -> None:
         with suppress(OSError):
-            while data := source.recv(_CHUNK):
-                if kept is not None:
-                    kept += data
-                sink.sendall(data)
-        for each in (source, sink):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+            while data := connection.inner.recv(_CHUNK):
+                connection.sent += data
+                connection.outer.sendall(data)
+        connection.ended.set()
+        with suppress(OSError):
+            connection.outer.shutdown(socket.SHUT_RDWR)
+
+    def _carry_answers(self, connection: Connection) -> None:
+        with suppress(OSError):
+            while data := connection.outer.recv(_CHUNK):
+                connection.inner.sendall(data)
+        with suppress(OSError):
+            connection.inner.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
