@@ -1,8 +1,8 @@
 """The body of `POST /containers/create`, rebuilt from an allow-list.
 
 The models say which keys a client may send, in exactly this spelling, and which values; anything else is
-refused. Nothing of the client's text is forwarded: `rebuild` writes a new body, key by key, that also says
-what Docker would otherwise decide by itself.
+refused. Nothing of the client's text is forwarded: `rebuild` writes a new body, key by key. What it does not
+write, no container has: binds, devices, capabilities, published ports, the namespaces of the host.
 """
 
 import re
@@ -55,7 +55,7 @@ class Rotation(Allowed):
 
 class Log(Allowed):
     Type: Literal["json-file"] = "json-file"
-    Config: Rotation = Rotation()
+    config: Rotation = Field(Rotation(), alias="Config")  # pydantic keeps the capital for itself
 
 
 class Restart(Allowed):
@@ -162,7 +162,7 @@ def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, An
     if asked.DeviceRequests and not settings.allow_gpus:
         raise Refused("HostConfig.DeviceRequests: GPUs are not allowed here")
     read_only = asked.ReadonlyRootfs or settings.read_only_root
-    rotation = asked.LogConfig.Config
+    rotation = asked.LogConfig.config
     max_size = _limit("LogConfig", rotation.max_size, settings.log_max_size)
     max_file = _limit("LogConfig", rotation.max_file, settings.log_max_files)
     return {
@@ -177,25 +177,10 @@ def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, An
         "LogConfig": {"Type": "json-file", "Config": {"max-size": str(max_size), "max-file": str(max_file)}},
         "ReadonlyRootfs": read_only,
         "Privileged": False,
-        "CapAdd": [],
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
-        "Binds": [],
-        "VolumesFrom": [],
-        "Devices": [],
-        "DeviceCgroupRules": [],
-        "PortBindings": {},
-        "PublishAllPorts": False,
-        "ExtraHosts": [],
-        "GroupAdd": [],
         "IpcMode": "private",
         "CgroupnsMode": "private",
-        "PidMode": "",
-        "UTSMode": "",
-        "UsernsMode": "",
-        "CgroupParent": "",
-        "Runtime": "",
-        "OomKillDisable": False,
         "RestartPolicy": {"Name": "no"},
         "AutoRemove": False,
         "Init": True,

@@ -58,6 +58,16 @@ class SocketProxy(ServiceProcess):
             connection.close()
 
 
+def read_until(stream: http.client.HTTPResponse, ending: bytes) -> None:
+    """Takes what comes, in whatever pieces; what comes last must be `ending`."""
+    tail = b""
+    while not tail.endswith(ending):
+        piece = stream.read1()
+        if not piece:
+            raise EOFError(f"the stream has ended without {ending!r}")
+        tail = (tail + piece)[-len(ending) :]
+
+
 @contextmanager
 def run_socket_proxy(docker_socket: Path, log: Path, **settings: str) -> Iterator[SocketProxy]:
     proxy = SocketProxy(docker_socket, log, settings)

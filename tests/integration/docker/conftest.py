@@ -1,15 +1,11 @@
 """A real Docker engine, and one installation on it for the tests of a worker."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import docker
 import pytest
 
-from tests.integration.docker.installation import Installation, open_installation
-
-DOCKER_SOCKET = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+from tests.integration.docker.installation import DOCKER_SOCKET, Installation, open_installation
 
 
 @pytest.fixture(scope="session")
@@ -24,5 +20,5 @@ def engine() -> Iterator[docker.DockerClient]:
 def installation(
     engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with open_installation(engine, DOCKER_SOCKET, tmp_path_factory.mktemp("installation")) as made:
+    with open_installation(engine, tmp_path_factory.mktemp("installation")) as made:
         yield made

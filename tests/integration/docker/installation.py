@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from tests.services.caddy import short_directory
 from tests.services.recording_relay import RecordingRelay, run_recording_relay
 from tests.services.socket_proxy import SocketProxy, run_socket_proxy
 
+DOCKER_SOCKET = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
 BASE_IMAGE = "python:3.13-slim"
 PUPPET = Path(__file__).with_name("puppet.py")
 DOCKERFILE = f'FROM {BASE_IMAGE}\nCOPY puppet.py /\nCMD ["python3", "/puppet.py"]\n'
@@ -88,9 +90,7 @@ class Installation:
 
 
 @contextmanager
-def open_installation(
-    engine: docker.DockerClient, docker_socket: Path, folder: Path
-) -> Iterator[Installation]:
+def open_installation(engine: docker.DockerClient, folder: Path) -> Iterator[Installation]:
     made = Installation(engine)
     with ExitStack() as stack:
         stack.callback(made.remove_all)
@@ -98,7 +98,7 @@ def open_installation(
         for network in (made.trainer_network, made.server_network):
             engine.networks.create(network)
         sockets = stack.enter_context(short_directory())
-        made.relay = stack.enter_context(run_recording_relay(sockets / "docker.sock", docker_socket))
+        made.relay = stack.enter_context(run_recording_relay(sockets / "docker.sock", DOCKER_SOCKET))
         made.proxy = stack.enter_context(
             run_socket_proxy(made.relay.path, folder / "socket-proxy.log", **made.settings())
         )

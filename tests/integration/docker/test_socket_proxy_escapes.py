@@ -219,7 +219,9 @@ TEXTS: dict[str, str | bytes] = {
 def test_a_container_is_not_created_from_a_body_with(text: str | bytes, attempted: Installation) -> None:
     content = text if isinstance(text, bytes) else text.replace("LABELS", OURS).encode()
 
-    status, answer = attempted.create(content.replace(b'"I"', json.dumps(attempted.image).encode()), "x-00000000")
+    status, answer = attempted.create(
+        content.replace(b'"I"', json.dumps(attempted.image).encode()), "x-00000000"
+    )
 
     assert status in REFUSED, answer
     assert answer["message"]
@@ -299,13 +301,31 @@ CALLS = [
     *("POST /containers/OURS/exec", "POST /exec/x/start", "GET /exec/x/json"),
     *("GET /containers/OURS/archive?path=/", "PUT /containers/OURS/archive?path=/"),
     *("HEAD /containers/OURS/archive?path=/", "GET /containers/OURS/export", "POST /commit?container=OURS"),
-    *("POST /containers/OURS/attach?stream=1", "GET /containers/OURS/attach/ws", "POST /containers/OURS/update"),
-    *("POST /containers/OURS/rename?name=mlflow", "POST /containers/OURS/restart", "POST /containers/OURS/pause"),
+    *(
+        "POST /containers/OURS/attach?stream=1",
+        "GET /containers/OURS/attach/ws",
+        "POST /containers/OURS/update",
+    ),
+    *(
+        "POST /containers/OURS/rename?name=mlflow",
+        "POST /containers/OURS/restart",
+        "POST /containers/OURS/pause",
+    ),
     *("POST /containers/OURS/resize?h=1&w=1", "GET /containers/OURS/top", "GET /containers/OURS/changes"),
     *("POST /containers/OURS/copy", "POST /containers/prune", "GET /containers/OURS/checkpoints"),
     *("POST /build", "POST /build/prune", "POST /session", "POST /grpc", "POST /auth"),
-    *("DELETE /images/IMAGE", "POST /images/IMAGE/push", "POST /images/IMAGE/tag?repo=x", "POST /images/load"),
-    *("GET /images/json", "GET /images/get?names=IMAGE", "GET /images/IMAGE/get", "GET /images/IMAGE/history"),
+    *(
+        "DELETE /images/IMAGE",
+        "POST /images/IMAGE/push",
+        "POST /images/IMAGE/tag?repo=x",
+        "POST /images/load",
+    ),
+    *(
+        "GET /images/json",
+        "GET /images/get?names=IMAGE",
+        "GET /images/IMAGE/get",
+        "GET /images/IMAGE/history",
+    ),
     *("POST /images/prune", "GET /images/search?term=x", "GET /distribution/IMAGE/json"),
     *("GET /networks", "POST /networks/create", "DELETE /networks/NETWORK", "POST /networks/prune"),
     *("POST /networks/NETWORK/connect", "POST /networks/NETWORK/disconnect"),

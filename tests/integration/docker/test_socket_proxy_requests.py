@@ -125,10 +125,18 @@ TYPE = "Content-Type: application/json"
 
 SMUGGLED = {
     "both lengths": request(
-        CREATE, TYPE, f"Content-Length: {len(HIDDEN) + 5}", "Transfer-Encoding: chunked", body=f"0\r\n\r\n{HIDDEN}"
+        CREATE,
+        TYPE,
+        f"Content-Length: {len(HIDDEN) + 5}",
+        "Transfer-Encoding: chunked",
+        body=f"0\r\n\r\n{HIDDEN}",
     ),
     "both lengths, the other way": request(
-        CREATE, TYPE, "Transfer-Encoding: chunked", "Content-Length: 4", body=f"2\r\n{{}}\r\n0\r\n\r\n{HIDDEN}"
+        CREATE,
+        TYPE,
+        "Transfer-Encoding: chunked",
+        "Content-Length: 4",
+        body=f"2\r\n{{}}\r\n0\r\n\r\n{HIDDEN}",
     ),
     "two lengths": request(CREATE, TYPE, "Content-Length: 0", f"Content-Length: {len(HIDDEN)}", body=HIDDEN),
     "a list of lengths": request(CREATE, TYPE, "Content-Length: 0, 9", body=HIDDEN),
@@ -136,18 +144,27 @@ SMUGGLED = {
     "a length in hex": request(CREATE, TYPE, "Content-Length: 0x2", body="{}" + HIDDEN),
     "a length of many digits": request(CREATE, TYPE, "Content-Length: " + "9" * 40, body="{}"),
     "another encoding": request(CREATE, TYPE, "Transfer-Encoding: gzip, chunked", body=f"0\r\n\r\n{HIDDEN}"),
-    "an encoding with a tab": request(CREATE, TYPE, "Transfer-Encoding:\tx\tchunked", body=f"0\r\n\r\n{HIDDEN}"),
+    "an encoding with a tab": request(
+        CREATE, TYPE, "Transfer-Encoding:\tx\tchunked", body=f"0\r\n\r\n{HIDDEN}"
+    ),
     "two encodings": request(
         CREATE, TYPE, "Transfer-Encoding: chunked", "Transfer-Encoding: identity", body=f"0\r\n\r\n{HIDDEN}"
     ),
-    "a space before the colon": request(CREATE, TYPE, "Transfer-Encoding : chunked", body=f"0\r\n\r\n{HIDDEN}"),
-    "a folded header": request(CREATE, TYPE, "X: y", " Transfer-Encoding: chunked", body=f"0\r\n\r\n{HIDDEN}"),
+    "a space before the colon": request(
+        CREATE, TYPE, "Transfer-Encoding : chunked", body=f"0\r\n\r\n{HIDDEN}"
+    ),
+    "a folded header": request(
+        CREATE, TYPE, "X: y", " Transfer-Encoding: chunked", body=f"0\r\n\r\n{HIDDEN}"
+    ),
     "a bare CR in a header": request(CREATE, TYPE, "X: y\rTransfer-Encoding: chunked", body=HIDDEN),
     "NUL in a header": request(CREATE, TYPE, "X: y\x00", body=HIDDEN),
     "a negative chunk": request(CREATE, TYPE, "Transfer-Encoding: chunked", body=f"-1\r\n\r\n{HIDDEN}"),
     "a huge chunk": request(CREATE, TYPE, "Transfer-Encoding: chunked", body="f" * 17 + "\r\n{}"),
     "chunks of more than 64 KiB": request(
-        CREATE, TYPE, "Transfer-Encoding: chunked", body=("8000\r\n" + " " * 0x8000 + "\r\n") * 3 + "0\r\n\r\n"
+        CREATE,
+        TYPE,
+        "Transfer-Encoding: chunked",
+        body=("8000\r\n" + " " * 0x8000 + "\r\n") * 3 + "0\r\n\r\n",
     ),
     "a length of more than 64 KiB": request(CREATE, TYPE, "Content-Length: 65537"),
     "a body where none belongs": request(

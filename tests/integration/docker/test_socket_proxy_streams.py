@@ -14,7 +14,7 @@ import pytest
 from docker.models.containers import Container
 
 from tests.integration.docker.installation import Installation
-from tests.services.socket_proxy import SocketProxy, run_socket_proxy
+from tests.services.socket_proxy import SocketProxy, read_until, run_socket_proxy
 
 DEADLINE = 60
 MEBIBYTE = 1024**2
@@ -44,15 +44,15 @@ def follow(proxy: SocketProxy, target: str) -> Iterator[http.client.HTTPResponse
 
 def test_a_line_of_the_log_comes_before_there_is_another(installation: Installation, ours: Container) -> None:
     with follow(installation.proxy, f"/containers/{ours.id}/logs?follow=1&stdout=1") as answer:
-        assert b"waiting\n" in answer.read1()
+        read_until(answer, b"waiting\n")
         for _ in range(3):
             ours.kill("SIGUSR1")
-            assert b"poked\n" in answer.read1()
+            read_until(answer, b"poked\n")
 
 
 def test_the_end_of_the_client_ends_the_call_to_docker(installation: Installation, ours: Container) -> None:
     with follow(installation.proxy, f"/containers/{ours.id}/logs?follow=1&stdout=1") as answer:
-        answer.read1()
+        read_until(answer, b"waiting\n")
         call = installation.relay.connection_of("/logs")
         assert not call.ended.is_set()
 
@@ -88,7 +88,7 @@ def test_while_docker_is_away_calls_are_answered_503_and_streams_break(
     installation: Installation, ours: Container
 ) -> None:
     with follow(installation.proxy, f"/containers/{ours.id}/logs?follow=1&stdout=1") as answer:
-        answer.read1()
+        read_until(answer, b"waiting\n")
         installation.relay.close()
         try:
             status, body = installation.proxy.ask("GET", f"/containers/{ours.id}/json")
@@ -109,7 +109,7 @@ def test_a_proxy_that_is_told_to_stop_does_not_wait_for_its_streams(
         run_socket_proxy(installation.relay.path, log, **installation.settings()) as proxy,
         follow(proxy, f"/containers/{ours.id}/logs?follow=1&stdout=1") as answer,
     ):
-        answer.read1()
+        read_until(answer, b"waiting\n")
         os.kill(proxy.pid, signal.SIGTERM)
         assert proxy.wait(DEADLINE) == -signal.SIGTERM
         with pytest.raises(http.client.IncompleteRead):
