@@ -7,7 +7,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -140,14 +140,17 @@ def main() -> None:
     print_heading(
         f"socket proxy: {given.times} calls each, direct and proxied in turn; {STREAMS} log streams"
     )
-    engine = docker.DockerClient(base_url=f"unix://{DOCKER_SOCKET}", timeout=120)
-    with tempfile.TemporaryDirectory() as folder, open_installation(engine, Path(folder)) as installation:
-        with run_socket_proxy(DOCKER_SOCKET, Path(folder) / "log", **installation.settings()) as proxy:
-            say("comparing calls")
-            quick = compare_calls(installation, proxy, given.times)
-            say("holding streams")
-            small = hold_streams(installation, proxy)
-    engine.close()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        engine = stack.enter_context(closing(docker.DockerClient(f"unix://{DOCKER_SOCKET}", timeout=120)))
+        installation = stack.enter_context(open_installation(engine, folder))
+        proxy = stack.enter_context(
+            run_socket_proxy(DOCKER_SOCKET, folder / "log", **installation.settings())
+        )
+        say("comparing calls")
+        quick = compare_calls(installation, proxy, given.times)
+        say("holding streams")
+        small = hold_streams(installation, proxy)
     print(f"\nwanted: under {WANTED_MS:.0f} ms added to a call: {'reached' if quick else 'MISSED'};", end=" ")
     print(f"under {WANTED_MIB} MiB: {'reached' if small else 'MISSED'}", flush=True)
 

@@ -70,7 +70,7 @@ class Host(Allowed):
     NanoCpus: Positive | None = None
     PidsLimit: Positive | None = None
     Mounts: list[Mount] = Field([], max_length=16)
-    Tmpfs: dict[Literal["/tmp"], TmpOptions] = {}  # noqa: S108 - a path inside the container
+    Tmpfs: dict[Literal["/tmp"], TmpOptions] = {}
     DeviceRequests: list[GpuRequest] = Field([], max_length=1)
     LogConfig: Log = Log()
     ReadonlyRootfs: bool = False
@@ -206,7 +206,7 @@ def _rebuild_tmpfs(asked: Host, read_only: bool, settings: Settings) -> dict[str
     if not asked.Tmpfs and not read_only:
         return {}
     size = "".join(asked.Tmpfs.values()) or f"size={settings.tmp_size}"
-    return {"/tmp": f"rw,nosuid,nodev,{size}"}  # noqa: S108
+    return {"/tmp": f"rw,nosuid,nodev,{size}"}
 
 
 def _rebuild_gpus(asked: GpuRequest) -> dict[str, Any]:

@@ -42,35 +42,25 @@ class Rule:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
+LIST = {"all": BOOL, "limit": "-1|[0-9]{1,9}", "size": NO, "trunc_cmd": BOOL, "filters": ANY}
+LOGS = dict.fromkeys(("follow", "stdout", "stderr", "timestamps"), BOOL)
+SINCE = {"since": TIME, "until": TIME}
+WAIT = {"condition": "not-running|next-exit|removed"}
+
 RULES = (
     Rule(Kind.PLAIN, "GET", "/_ping"),
     Rule(Kind.PLAIN, "HEAD", "/_ping"),
     Rule(Kind.PLAIN, "GET", "/version"),
-    Rule(Kind.LISTING, "GET", "/events", {"since": TIME, "until": TIME, "filters": ANY}),
-    Rule(
-        Kind.LISTING,
-        "GET",
-        "/containers/json",
-        {"all": BOOL, "limit": "-1|[0-9]{1,9}", "size": NO, "trunc_cmd": BOOL, "filters": ANY},
-    ),
+    Rule(Kind.LISTING, "GET", "/events", {**SINCE, "filters": ANY}),
+    Rule(Kind.LISTING, "GET", "/containers/json", LIST),
     Rule(Kind.CREATION, "POST", "/containers/create", {"name": ANY}),
     Rule(Kind.CONTAINER, "GET", f"{CONTAINER}/json", {"size": NO}),
-    Rule(
-        Kind.CONTAINER,
-        "GET",
-        f"{CONTAINER}/logs",
-        {
-            **dict.fromkeys(("follow", "stdout", "stderr", "timestamps"), BOOL),
-            "since": TIME,
-            "until": TIME,
-            "tail": "all|[0-9]{1,9}",
-        },
-    ),
+    Rule(Kind.CONTAINER, "GET", f"{CONTAINER}/logs", {**LOGS, **SINCE, "tail": "all|[0-9]{1,9}"}),
     Rule(Kind.CONTAINER, "GET", f"{CONTAINER}/stats", {"stream": BOOL, "one-shot": BOOL}),
     Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/start"),
     Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/stop", {"t": "[0-9]{1,9}"}),
     Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/kill", {"signal": "(SIG)?[A-Z0-9]{1,8}"}),
-    Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/wait", {"condition": "not-running|next-exit|removed"}),
+    Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/wait", WAIT),
     Rule(Kind.CONTAINER, "DELETE", CONTAINER, {"v": BOOL, "force": BOOL, "link": NO}),
     Rule(Kind.IMAGE, "GET", "/images/(?P<image>[^/].*)/json"),
     Rule(Kind.PULL, "POST", "/images/create", {"fromImage": ANY, "tag": ANY}),

@@ -100,7 +100,7 @@ CREATIONS: dict[str, Callable[[Body], Body]] = {
     "volumes at the top": top(Volumes={"/host": {}}),
     "a volume driver": host(VolumeDriver="evil"),
     "tmpfs over /etc": host(Tmpfs={"/etc": ""}),
-    "tmpfs with options": host(Tmpfs={"/tmp": "exec,suid,dev"}),  # noqa: S108 - in the container
+    "tmpfs with options": host(Tmpfs={"/tmp": "exec,suid,dev"}),
     "the host's pid namespace": host(PidMode="host"),
     "another container's pid namespace": host(PidMode="container:stranger"),
     "the host's network": host(NetworkMode="host"),
@@ -193,7 +193,7 @@ TEXTS: dict[str, str | bytes] = {
     "a key twice": '{"Image":"I",LABELS,"HostConfig":{},"HostConfig":{"Privileged":true}}',
     "a key twice further in": '{"Image":"I",LABELS,"HostConfig":{"Privileged":false,"Privileged":true}}',
     "an escaped key": '{"Image":"I",LABELS,"HostConfig":{"Privil\\u0065ged":true}}',
-    "a key twice, once escaped": '{"Image":"I",LABELS,"HostConfig":{},"HostConf\\u0069g":{"Privileged":true}}',
+    "a key twice, once escaped": '{"Image":"I",LABELS,"HostConfig":0,"HostConf\\u0069g":{"Privileged":true}}',
     "the image twice": '{"Image":"I","Image":"evil",LABELS}',
     "a key with the long s, which Go folds": '{"Image":"I",LABELS,"Ho\u017ftConfig":{"Privileged":true}}',
     "a key with the kelvin sign": '{"Image":"I",LABELS,"HostConfig":{"Networ\u212aMode":"host"}}',

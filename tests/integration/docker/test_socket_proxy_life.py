@@ -68,7 +68,7 @@ def test_events_of_ours_come_as_they_happen(installation: Installation, stranger
     container = installation.launch(EXIT_CODE="3")
     stranger.restart(timeout=0)
 
-    seen = []
+    seen: list[tuple[str, str]] = []
     while not seen or seen[-1][0] != "die":
         event = next(events)
         seen.append((event["Action"], event["Actor"]["ID"]))

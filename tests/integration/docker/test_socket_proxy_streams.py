@@ -124,7 +124,7 @@ def test_no_call_has_left_a_trace_of_an_error_in_the_log(installation: Installat
 
 def test_a_setting_that_cannot_be_honoured_is_named_and_nothing_starts(tmp_path: Path) -> None:
     with (
-        pytest.raises(RuntimeError, match="SOCKET_PROXY_SERVER_NETWORK: .* network of its own"),
+        pytest.raises(RuntimeError, match=r"SOCKET_PROXY_SERVER_NETWORK: .* network of its own"),
         run_socket_proxy(tmp_path / "none.sock", tmp_path / "log", server_network="host"),
     ):
         pass

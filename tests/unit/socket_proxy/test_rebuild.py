@@ -50,7 +50,7 @@ WORDS = st.sampled_from(
             "/",
             "/tmp",
             "/var/run",
-        ),  # noqa: S108
+        ),
         *(
             "ALL",
             "SYS_ADMIN",
@@ -73,9 +73,7 @@ LEAVES = (
     | WORDS
     | st.text(max_size=5)
 )
-KEYS = st.sampled_from(
-    [*Creation.model_fields, *"Privileged Mounts Binds Type Source Target ReadOnly Name".split()]
-)
+KEYS = st.sampled_from([*Creation.model_fields, *MOUNT, "Binds", "Name"])
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | WORDS, inner, max_size=4),
@@ -120,8 +118,7 @@ def test_what_docker_gets_is_inside_the_allow_list(body: dict[str, Any]) -> None
 def test_options_are_rebuilt_or_refused(options: dict[str, Any]) -> None:
     try:
         creation = made(LEAST | {"HostConfig": options})
-    except Refused as refused:
-        assert "\n" not in refused.reason
+    except Refused:
         return
     check_confined(creation)
 
@@ -141,7 +138,7 @@ def check_confined(creation: dict[str, Any]) -> None:
     assert 0 < host["NanoCpus"] <= SETTINGS.max_cpus * 10**9
     assert 0 < host["PidsLimit"] <= SETTINGS.max_pids
     assert host["DeviceRequests"] == []
-    assert set(host["Tmpfs"]) <= {"/tmp"}  # noqa: S108
+    assert set(host["Tmpfs"]) <= {"/tmp"}
     for mount in host["Mounts"]:
         assert (mount["Type"], mount["ReadOnly"]) == ("volume", True)
         assert mount["Source"].startswith("data-")
@@ -226,11 +223,11 @@ def test_nothing_else_is_granted_as_a_gpu(asked: dict[str, Any]) -> None:
 
 
 def test_a_read_only_root_comes_with_a_place_for_temporary_files() -> None:
-    tmp = {"/tmp": "rw,nosuid,nodev,size=67108864"}  # noqa: S108
+    tmp = {"/tmp": "rw,nosuid,nodev,size=67108864"}
     assert made_host(ReadonlyRootfs=True)["Tmpfs"] == tmp
     forced = made_host(SETTINGS.model_copy(update={"read_only_root": True}), ReadonlyRootfs=False)
     assert (forced["ReadonlyRootfs"], forced["Tmpfs"]) == (True, tmp)
-    assert made_host(Tmpfs={"/tmp": "size=1m"})["Tmpfs"] == {"/tmp": "rw,nosuid,nodev,size=1m"}  # noqa: S108
+    assert made_host(Tmpfs={"/tmp": "size=1m"})["Tmpfs"] == {"/tmp": "rw,nosuid,nodev,size=1m"}
 
 
 def test_a_reason_names_the_place_and_no_value() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -58,8 +59,6 @@ def test_a_path_is_read_by_its_letters_alone(segments: list[str]) -> None:
 
 @given(st.text(max_size=200))
 def test_a_listing_always_asks_for_our_label(filters: str) -> None:
-    from urllib.parse import urlencode
-
     try:
         call = read_target("GET", b"/containers/json", urlencode({"filters": filters}).encode())
         narrowed = json.loads(narrow_filters(call, "ours=1")["filters"])
