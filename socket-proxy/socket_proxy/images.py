@@ -38,8 +38,12 @@ def read_reference(text: str) -> Reference:
     return Reference(match["name"], match["digest"] or match["tag"] or "latest")
 
 
-def matches(reference: Reference, patterns: Iterable[str]) -> bool:
+def is_allowed(text: str, patterns: Iterable[str]) -> bool:
     """A pattern that names a tag allows no digest, since any digest can be had under that name."""
+    try:
+        reference = read_reference(text)
+    except Refused:
+        return False
     for pattern in patterns:
         name, colon, tag = pattern.rpartition(":")
         if not colon or "/" in tag:  # that colon was a port's

@@ -22,7 +22,7 @@ ANY = r"(?s:.{0,4000})"  # read and rebuilt further on
 BOOL = r"0|1|[Tt]rue|[Ff]alse"
 NO = r"0|[Ff]alse"
 TIME = r"[0-9]{1,19}(\.[0-9]{1,9})?"
-CONTAINER = r"/containers/(?P<container>[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127})"
+CONTAINER = r"/containers/(?P<container>[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127})(?P<action>%s)"
 
 
 class Kind(Enum):
@@ -54,14 +54,14 @@ RULES = (
     Rule(Kind.LISTING, "GET", "/events", {**SINCE, "filters": ANY}),
     Rule(Kind.LISTING, "GET", "/containers/json", LIST),
     Rule(Kind.CREATION, "POST", "/containers/create", {"name": ANY}),
-    Rule(Kind.CONTAINER, "GET", f"{CONTAINER}/json", {"size": NO}),
-    Rule(Kind.CONTAINER, "GET", f"{CONTAINER}/logs", {**LOGS, **SINCE, "tail": "all|[0-9]{1,9}"}),
-    Rule(Kind.CONTAINER, "GET", f"{CONTAINER}/stats", {"stream": BOOL, "one-shot": BOOL}),
-    Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/start"),
-    Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/stop", {"t": "[0-9]{1,9}"}),
-    Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/kill", {"signal": "(SIG)?[A-Z0-9]{1,8}"}),
-    Rule(Kind.CONTAINER, "POST", f"{CONTAINER}/wait", WAIT),
-    Rule(Kind.CONTAINER, "DELETE", CONTAINER, {"v": BOOL, "force": BOOL, "link": NO}),
+    Rule(Kind.CONTAINER, "GET", CONTAINER % "/json", {"size": NO}),
+    Rule(Kind.CONTAINER, "GET", CONTAINER % "/logs", {**LOGS, **SINCE, "tail": "all|[0-9]{1,9}"}),
+    Rule(Kind.CONTAINER, "GET", CONTAINER % "/stats", {"stream": BOOL, "one-shot": BOOL}),
+    Rule(Kind.CONTAINER, "POST", CONTAINER % "/start"),
+    Rule(Kind.CONTAINER, "POST", CONTAINER % "/stop", {"t": "[0-9]{1,9}"}),
+    Rule(Kind.CONTAINER, "POST", CONTAINER % "/kill", {"signal": "(SIG)?[A-Z0-9]{1,8}"}),
+    Rule(Kind.CONTAINER, "POST", CONTAINER % "/wait", WAIT),
+    Rule(Kind.CONTAINER, "DELETE", CONTAINER % "", {"v": BOOL, "force": BOOL, "link": NO}),
     Rule(Kind.IMAGE, "GET", "/images/(?P<image>[^/].*)/json"),
     Rule(Kind.PULL, "POST", "/images/create", {"fromImage": ANY, "tag": ANY}),
 )

@@ -92,6 +92,7 @@ def test_stop_kill_and_stats(installation: Installation) -> None:
     assert (container.status, container.attrs["State"]["ExitCode"]) == ("exited", 0)
 
     container.start()
+    container.start()  # Docker says that nothing has changed
     container.kill()
     assert container.wait(timeout=DEADLINE)["StatusCode"] == 137
     container.remove()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from socket_proxy.images import is_image_id, matches, read_reference
+from socket_proxy.images import is_allowed, is_image_id, read_reference
 from socket_proxy.refusal import Refused
 
 DIGEST = "sha256:" + "a" * 64
@@ -24,7 +24,7 @@ DIGEST = "sha256:" + "a" * 64
     ],
 )
 def test_matches(pattern: str, reference: str) -> None:
-    assert matches(read_reference(reference), [pattern])
+    assert is_allowed(reference, [pattern])
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_matches(pattern: str, reference: str) -> None:
     ],
 )
 def test_does_not_match(pattern: str, reference: str) -> None:
-    assert not matches(read_reference(reference), [pattern])
+    assert not is_allowed(reference, [pattern])
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,7 @@ def test_does_not_match(pattern: str, reference: str) -> None:
 def test_is_no_reference(text: str) -> None:
     with pytest.raises(Refused):
         read_reference(text)
+    assert not is_allowed(text, ["*"])
 
 
 def test_a_reference_always_says_which_version() -> None:

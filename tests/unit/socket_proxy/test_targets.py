@@ -28,6 +28,12 @@ def test_the_name_of_an_image_may_have_slashes_a_tag_or_a_digest(target: bytes, 
     assert read_target("GET", target, b"").named == {"image": named}
 
 
+@pytest.mark.parametrize("name", ["c", "containers", "stop", "json", "v1.41", "a.b_c-d"])
+def test_a_container_may_be_called_like_a_part_of_the_path(name: str) -> None:
+    call = read_target("POST", f"/containers/{name}/stop".encode(), b"")
+    assert call.named == {"container": name, "action": "/stop"}
+
+
 @pytest.mark.parametrize("version", ["", "/v1.41", "/v1.44", "/v1.100"])
 def test_the_version_is_kept(version: str) -> None:
     call = read_target("POST", f"{version}/containers/x/stop".encode(), b"t=3")
