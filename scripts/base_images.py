@@ -102,7 +102,7 @@ def system_files() -> dict[str, bytes]:
         [url for url in line.split() if is_remote(url)] for line in run_library(script).split("\n")[:2]
     )
     pip = ["[global]", f"cert = {BUNDLE}"]
-    uv = ["native-tls = true"]
+    uv = ["system-certs = true"]
     if default:
         pip.append(f"index-url = {default[0]}")
         uv.append(f'index-url = "{default[0]}"')
