@@ -7,6 +7,7 @@ from: it is made again when this machine's package index, certificates or Caddy 
 import io
 import json
 import os
+import re
 import ssl
 import subprocess
 import tarfile
@@ -109,11 +110,12 @@ def system_files() -> dict[str, bytes]:
     if extra:
         pip.append(f"extra-index-url = {' '.join(extra)}")
         uv += [f"extra-index-url = {json.dumps(extra)}", 'index-strategy = "unsafe-best-match"']
-    proxies = [line for line in run_library("apt-config dump").splitlines() if "::Proxy " in line]
+    settings = run_library("apt-config dump").splitlines()
+    apt = [line for line in settings if re.match(r"Acquire::(Check-Valid-Until|https?::(.*::)?Proxy) ", line)]
     files = {
         "etc/pip.conf": "\n".join([*pip, ""]).encode(),
         "etc/uv/uv.toml": "\n".join([*uv, ""]).encode(),
-        "etc/apt/apt.conf.d/80host": "\n".join([*proxies, ""]).encode(),
+        "etc/apt/apt.conf.d/80host": "\n".join([*apt, ""]).encode(),
     }
     for certificate in sorted(EXTRA_CERTIFICATES.glob("**/*.crt")):
         files[str(certificate.relative_to("/"))] = certificate.read_bytes()
