@@ -7,15 +7,15 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-import docker
 import psutil
 
 from bench.figures import percentile, print_heading, print_table, say
-from tests.integration.docker.installation import DOCKER_SOCKET, JSON, Installation, open_installation
+from tests.integration.docker.installation import JSON, Installation, open_installation
+from tests.services.engine import ensure_engine
 from tests.services.socket_proxy import SocketProxy, read_until, run_socket_proxy
 
 STREAMS = 50
@@ -28,9 +28,13 @@ Ask = Callable[[http.client.HTTPConnection], None]
 
 
 class DirectConnection(http.client.HTTPConnection):
+    def __init__(self, docker_socket: Path) -> None:
+        super().__init__("docker")
+        self._docker_socket = docker_socket
+
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(DOCKER_SOCKET))
+        self.sock.connect(str(self._docker_socket))
 
 
 def ask(connection: http.client.HTTPConnection, method: str, target: str, body: str | None = None) -> bytes:
@@ -78,7 +82,7 @@ def measure(call: Ask, ways: list[http.client.HTTPConnection], times: int) -> li
 
 def compare_calls(installation: Installation, proxy: SocketProxy, times: int) -> bool:
     running = installation.launch()
-    ways = [DirectConnection("docker"), http.client.HTTPConnection("127.0.0.1", proxy.port)]
+    ways = [DirectConnection(installation.socket), http.client.HTTPConnection("127.0.0.1", proxy.port)]
     rows, added = [], []
     for name, call in calls(installation, str(running.id)).items():
         direct, proxied = measure(call, ways, times if name.startswith("GET") else max(1, times // 10))
@@ -142,10 +146,9 @@ def main() -> None:
     )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        engine = stack.enter_context(closing(docker.DockerClient(f"unix://{DOCKER_SOCKET}", timeout=120)))
-        installation = stack.enter_context(open_installation(engine, folder))
+        installation = stack.enter_context(open_installation(ensure_engine(), folder))
         proxy = stack.enter_context(
-            run_socket_proxy(DOCKER_SOCKET, folder / "log", **installation.settings())
+            run_socket_proxy(installation.socket, folder / "log", **installation.settings())
         )
         say("comparing calls")
         quick = compare_calls(installation, proxy, given.times)

@@ -81,7 +81,7 @@ class Settings(BaseModel):
         description="What the name of a volume must begin with to be mounted, always read-only.",
     )
     forbidden_volumes: Names = Field(
-        ("*state*", "*slots*", "*admin*", "*mlflow*"),
+        ("*state*", "*slots*", "*admin*", "*caddy*", "*mlflow*"),
         description="Volumes that are never mounted, whatever the prefix; `*` stands for anything.",
     )
     allow_gpus: bool = Field(False, description="Whether containers may ask for GPUs.")

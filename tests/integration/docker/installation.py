@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,19 +13,19 @@ import docker
 from docker.models.containers import Container
 
 from tests.services.caddy import short_directory
+from tests.services.engine import BASE_IMAGE
 from tests.services.recording_relay import RecordingRelay, run_recording_relay
 from tests.services.socket_proxy import SocketProxy, run_socket_proxy
 
-DOCKER_SOCKET = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
-BASE_IMAGE = "python:3.13-slim"
 PUPPET = Path(__file__).with_name("puppet.py")
 DOCKERFILE = f'FROM {BASE_IMAGE}\nCOPY puppet.py /\nCMD ["python3", "/puppet.py"]\n'
 JSON = {"Content-Type": "application/json"}
 
 
 class Installation:
-    def __init__(self, engine: docker.DockerClient) -> None:
-        self.engine = engine
+    def __init__(self, docker_host: str) -> None:
+        self.socket = Path(docker_host.removeprefix("unix://"))
+        self.engine = docker.DockerClient(docker_host, timeout=120)  # with nothing in between
         self.id = f"sw-test-{token_hex(4)}"
         self.image = f"{self.id}/puppet:latest"
         self.trainer_network = f"{self.id}-trainers"
@@ -90,15 +89,16 @@ class Installation:
 
 
 @contextmanager
-def open_installation(engine: docker.DockerClient, folder: Path) -> Iterator[Installation]:
-    made = Installation(engine)
+def open_installation(docker_host: str, folder: Path) -> Iterator[Installation]:
+    made = Installation(docker_host)
     with ExitStack() as stack:
+        stack.callback(made.engine.close)
         stack.callback(made.remove_all)
-        build_puppet(engine, made.image)
+        build_puppet(made.engine, made.image)
         for network in (made.trainer_network, made.server_network):
-            engine.networks.create(network)
+            made.engine.networks.create(network)
         sockets = stack.enter_context(short_directory())
-        made.relay = stack.enter_context(run_recording_relay(sockets / "docker.sock", DOCKER_SOCKET))
+        made.relay = stack.enter_context(run_recording_relay(sockets / "docker.sock", made.socket))
         made.proxy = stack.enter_context(
             run_socket_proxy(made.relay.path, folder / "socket-proxy.log", **made.settings())
         )

@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 from docker.models.containers import Container
 
-from tests.integration.docker.installation import BASE_IMAGE, Installation
+from tests.integration.docker.installation import Installation
+from tests.services.engine import BASE_IMAGE
 
 Body = dict[str, Any]
 REFUSED = {400, 403, 413}
@@ -91,7 +92,7 @@ CREATIONS: dict[str, Callable[[Body], Body]] = {
     "a volume without a name": mount(Source=""),
     "the router's state": mount(Source="PREFIX-state"),
     "the slot directories": mount(Source="PREFIX-slots"),
-    "the socket of Caddy's admin API": mount(Source="PREFIX-caddy-admin"),
+    "the socket of Caddy's admin API": mount(Source="PREFIX-caddy"),
     "MLflow's database": mount(Source="PREFIX-mlflow"),
     "a volume over the root": mount(Target="/"),
     "a volume at a path with dots": mount(Target="/data/../etc"),

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from docker.models.containers import Container
 
-from tests.integration.docker.installation import BASE_IMAGE, Installation
+from tests.integration.docker.installation import Installation
+from tests.services.engine import BASE_IMAGE
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,7 @@ def test_a_data_volume_is_mounted_to_read_and_never_filled_from_the_image() -> N
     assert made_host(Mounts=[MOUNT])["Mounts"] == [MOUNT | {"VolumeOptions": {"NoCopy": True}}]
 
 
-@pytest.mark.parametrize("name", ["data-state", "data-my-slots-2", "data-caddy-admin", "data-mlflow"])
+@pytest.mark.parametrize("name", ["data-state", "data-my-slots-2", "data-caddy", "data-admin", "data-mlflow"])
 def test_a_forbidden_volume_stays_so_with_any_prefix(name: str) -> None:
     settings = SETTINGS.model_copy(update={"volume_prefix": name})
     with pytest.raises(Refused, match="is not one for data"):
