@@ -30,9 +30,7 @@ def main() -> int:
         for found in error.errors():
             sys.stderr.write(f"{PREFIX}{'.'.join(map(str, found['loc'])).upper()}: {found['msg']}\n")
         return 2
-    logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     proxy = SocketProxy(settings)
     config = uvicorn.Config(

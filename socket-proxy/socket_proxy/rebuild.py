@@ -125,8 +125,8 @@ def read_creation(body: dict[str, Any]) -> Creation:
 
 def rebuild(asked: Creation, name: str, image: str, settings: Settings) -> dict[str, Any]:
     """Raises Refused where a value is well-formed but beyond the settings."""
-    if not _NAME.fullmatch(name) or not re.fullmatch(settings.name_pattern, name):
-        raise Refused(f"name: must be a container's name, and match {settings.name_pattern}")
+    if not _NAME.fullmatch(name) or not settings.name_pattern.fullmatch(name):
+        raise Refused(f"name: must be a container's name, and match {settings.name_pattern.pattern}")
     labels = _rebuild_labels(asked.Labels, settings)
     network = settings.trainer_network if labels[ROLE_LABEL] == "trainer" else settings.server_network
     for asked_network, endpoint in asked.NetworkingConfig.EndpointsConfig.items():

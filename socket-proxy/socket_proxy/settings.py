@@ -6,7 +6,7 @@ An empty variable counts as unset; an unknown one ends the start. The text of a 
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -34,14 +34,6 @@ def check_network(value: str) -> str:
     return value
 
 
-def check_pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"must be a regular expression: {error}") from error
-    return value
-
-
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
 Names = Annotated[tuple[str, ...], BeforeValidator(split_list)]
 Size = Annotated[int, BeforeValidator(read_size), Field(ge=1024)]
@@ -64,8 +56,8 @@ class Settings(BaseModel):
         description="Images that may be run, inspected and pulled, as `NAME` (any tag or digest) or"
         " `NAME:TAG`; `*` stands for anything but `/` and `:`. None by default.",
     )
-    name_pattern: Annotated[str, AfterValidator(check_pattern)] = Field(
-        ".+-[0-9a-f]{8}",
+    name_pattern: re.Pattern[str] = Field(
+        re.compile(r".+-[0-9a-f]{8}"),
         description="Regular expression for the whole name of a container. By default it must end as the"
         " router's names do, so that none takes the name of a service.",
     )
@@ -106,9 +98,6 @@ class Settings(BaseModel):
     )
     log_max_size: Size = Field(10 * 1024**2, description="Size at which a container's log is rotated.")
     log_max_files: int = Field(3, ge=1, description="Files that are kept of a container's log.")
-    log_level: Literal["info", "warning"] = Field(
-        "info", description="`info`: every call that changes something, and refusals; `warning`: refusals."
-    )
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Self:

@@ -34,12 +34,12 @@ def test_a_setting_that_cannot_be_honoured_is_refused(name: str, value: str) -> 
 
 
 def test_lists_and_sizes_are_read_as_people_write_them() -> None:
-    given = {"IMAGES": "team/*, trainer-*:1", "MAX_MEMORY": "2g", "ALLOW_GPUS": "true", "LOG_LEVEL": ""}
+    given = {"IMAGES": "team/*, trainer-*:1", "MAX_MEMORY": "2g", "ALLOW_GPUS": "true", "PORT": ""}
     settings = Settings.load({f"{PREFIX}{name}": value for name, value in given.items()} | {"PATH": "/bin"})
     assert settings.images == ("team/*", "trainer-*:1")
     assert settings.max_memory == 2 * 1024**3
     assert settings.allow_gpus
-    assert settings.log_level == "info"
+    assert settings.port == 2375
 
 
 def test_every_setting_stands_on_the_page_with_its_default() -> None:
@@ -55,5 +55,7 @@ def describe(name: str) -> str:
     default = "the machine's" if name in OF_THE_MACHINE else field.default
     if isinstance(default, tuple):
         default = ",".join(default)
+    if isinstance(default, re.Pattern):
+        default = default.pattern
     shown = "" if default == "" else default if name in OF_THE_MACHINE else f"`{default}`"
     return f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |"
