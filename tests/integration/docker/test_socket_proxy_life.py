@@ -1,6 +1,8 @@
 """The allowed life of a container, with Docker's own SDK pointed at the proxy, before a real engine."""
 
+import json
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import docker
 import pytest
@@ -138,10 +140,17 @@ def test_an_image_runs_by_its_id_after_its_tag_has_moved_on_if_it_runs_already(
         installation.engine.images.remove(f"elsewhere:{installation.id}", noprune=True)
 
 
-def test_a_pull_that_fails_says_what_docker_says(installation: Installation) -> None:
-    with pytest.raises(docker.errors.APIError) as failure:
-        installation.client.images.pull(f"{installation.id}/missing", tag="1")
-    assert failure.value.status_code in (404, 500)
+def test_a_pull_is_of_one_tag_with_the_credentials_for_it_and_says_what_docker_says(
+    installation: Installation,
+) -> None:
+    name = f"{installation.id}/missing"
+    target = f"/images/create?fromImage={quote(name, safe='')}"
+    status, body = installation.proxy.ask("POST", target, headers={"X-Registry-Auth": "c2VjcmV0"})
+
+    assert (status in (404, 500), bool(json.loads(body)["message"])) == (True, True)
+    sent = installation.relay.connection_of(f"POST {target}&tag=latest").sent
+    assert b"\r\nx-registry-auth: c2VjcmV0\r\n" in sent
+    assert "c2VjcmV0" not in installation.proxy.log.read_text()
 
 
 def test_what_is_missing_is_404_and_a_name_that_is_taken_409(installation: Installation) -> None:
