@@ -93,7 +93,7 @@ class Networking(Allowed):
 
 def read_networking(value: object) -> object:
     """Docker's SDK leaves a level out, `{NETWORK: null}`, which Docker then passes over."""
-    without = isinstance(value, dict) and value and not any(value.values())
+    without = isinstance(value, dict) and value and "EndpointsConfig" not in value
     return {"EndpointsConfig": value} if without else value
 
 

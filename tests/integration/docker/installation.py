@@ -85,7 +85,10 @@ class Installation:
         for network in self.engine.networks.list(names=[self.id]):
             network.remove()
         for image in self.engine.images.list(f"{self.id}/*"):
-            self.engine.images.remove(image.id, force=True)
+            # By the tag: another worker's image may have the same content, and so the same id.
+            for tag in image.tags:
+                if tag.startswith(self.id):
+                    self.engine.images.remove(tag)
 
 
 @contextmanager

@@ -185,6 +185,35 @@ def test_the_role_decides_the_network() -> None:
     assert made(LEAST | {"Labels": labels})["HostConfig"]["NetworkMode"] == "trainers"
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"EndpointsConfig": {}},
+        {"EndpointsConfig": {"servers": None}},
+        {"EndpointsConfig": {"servers": {"Aliases": [NAME]}}},
+        {"servers": None},
+    ],
+)
+def test_the_network_may_be_said_in_all_the_ways_of_the_sdk(asked: dict[str, Any]) -> None:
+    assert made(LEAST | {"NetworkingConfig": asked}) == made(LEAST)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"bridge": None},
+        {"servers": {"IPAMConfig": {"IPv4Address": "10.0.0.1"}}},
+        {"EndpointsConfig": {"servers": {"Aliases": ["mlflow"]}}},
+        {"EndpointsConfig": {"servers": None, "trainers": None}},
+        {"endpointsConfig": {"bridge": {}}},
+    ],
+)
+def test_no_other_network_alias_or_address_is_granted(asked: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="NetworkingConfig"):
+        made(LEAST | {"NetworkingConfig": asked})
+
+
 def test_a_data_volume_is_mounted_to_read_and_never_filled_from_the_image() -> None:
     assert made_host(Mounts=[MOUNT])["Mounts"] == [MOUNT | {"VolumeOptions": {"NoCopy": True}}]
 
