@@ -24,7 +24,7 @@ def run_bash(script: str, *arguments: str, environment: dict[str, str] | None = 
 
 def find_sid_source(tmp_path: Path, name: str, text: str) -> str:
     (tmp_path / name).write_text(text)
-    return run_bash('source scripts/lib/caddy.sh; write_sid_source "$@"', str(tmp_path / name)).strip()
+    return run_bash('source scripts/lib/debian.sh; write_suite_source sid "$@"', str(tmp_path / name)).strip()
 
 
 def test_caddy_comes_from_the_mirror_of_a_one_line_apt_source(tmp_path: Path) -> None:

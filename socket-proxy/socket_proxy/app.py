@@ -1,0 +1,125 @@
+"""The proxy itself: one request in, checked; at most one request like it out, written anew."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import httpx
+
+from socket_proxy.docker import Docker
+from socket_proxy.exchange import Exchange, Receive, Send
+from socket_proxy.images import Reference, is_allowed, is_image_id, read_reference
+from socket_proxy.rebuild import INSTANCE_LABEL, OWNER_LABEL, read_creation, rebuild
+from socket_proxy.refusal import Refused
+from socket_proxy.settings import Settings
+from socket_proxy.strict_json import parse_strictly
+from socket_proxy.target import Call, Kind, narrow_filters, read_target
+
+NOT_ALLOWED = "this image is not one of those that may be used"
+ANSWER_HEADERS = ("content-type", "content-length", "api-version", "ostype")
+
+log = logging.getLogger("socket_proxy")
+
+
+class SocketProxy:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._docker = Docker(settings.docker_socket)
+        self._label = f"{INSTANCE_LABEL}={settings.instance}"
+        self._open: set[anyio.CancelScope] = set()
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        try:
+            call = read_target(exchange.method, exchange.raw_path, exchange.raw_query)
+            creating = call.rule.kind is Kind.CREATION
+            exchange.check_headers(with_body=creating)
+            body = await exchange.read_body() if creating else b""
+            async with exchange.ending_with_client() as cancel_scope:
+                self._open.add(cancel_scope)
+                try:
+                    await self._carry_out(exchange, call, body)
+                finally:
+                    self._open.discard(cancel_scope)
+        except Refused as refused:
+            log.warning("refused %s: %s", exchange, refused.reason)
+            await exchange.refuse(refused.status, refused.reason)
+        except httpx.TransportError as error:
+            log.warning("broken off %s: %s", exchange, type(error).__name__)
+            if not exchange.started:  # otherwise an answer without its end tells the client
+                await exchange.refuse(503, "Docker does not answer on its socket")
+
+    def end_streams(self) -> None:
+        """So that a log that is being followed does not hold up the end of the process."""
+        for cancel_scope in self._open:
+            cancel_scope.cancel()
+
+    async def _carry_out(self, exchange: Exchange, call: Call, body: bytes) -> None:
+        path, query = call.path, call.query
+        headers: dict[str, str] = {}
+        creation = None
+        match call.rule.kind:
+            case Kind.PLAIN:
+                pass
+            case Kind.LISTING:
+                query = narrow_filters(call, self._label)
+            case Kind.CONTAINER:
+                # By the full id: the name may be another container's by the time Docker reads it.
+                path = f"/containers/{await self._find_own(call)}{call.named['action']}"
+            case Kind.IMAGE:
+                path = f"/images/{await self._allow_image(call, call.named['image'])}/json"
+            case Kind.PULL:
+                query = self._rebuild_pull(call)
+                if "x-registry-auth" in exchange.headers:
+                    headers["x-registry-auth"] = exchange.headers["x-registry-auth"]
+            case Kind.CREATION:
+                asked = read_creation(parse_strictly(body))
+                image = await self._allow_image(call, asked.Image)
+                creation = rebuild(asked, call.query.get("name", ""), image, self._settings)
+                headers["content-type"] = "application/json"
+        async with self._docker.open(exchange.method, call.target(path, query), headers, creation) as answer:
+            if answer.status_code < httpx.codes.OK:
+                raise Refused("Docker has switched protocols", 502)
+            if exchange.method not in ("GET", "HEAD"):
+                log.info("passed %s %s: %d", exchange, dict(query), answer.status_code)
+            kept = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
+            await exchange.answer(answer.status_code, kept, answer.aiter_raw())
+
+    async def _find_own(self, call: Call) -> str:
+        """The full id of a container of ours."""
+        found = await self._docker.fetch(call.target(f"/containers/{call.named['container']}/json", {}))
+        labels = found["Config"]["Labels"] or {}
+        if labels.get(INSTANCE_LABEL) != self._settings.instance or not labels.get(OWNER_LABEL):
+            raise Refused("this container is not one of ours")
+        return str(found["Id"])
+
+    async def _allow_image(self, call: Call, text: str) -> str:
+        """The image as Docker is to be told; the id of one that has an allowed name, or runs already."""
+        if not is_image_id(text):
+            return str(self._allow_reference(text))
+        found = await self._docker.fetch(call.target(f"/images/{text}/json", {}))
+        names = [*(found.get("RepoTags") or []), *(found.get("RepoDigests") or [])]
+        if not any(is_allowed(name, self._settings.images) for name in names):
+            await self._find_running(call, str(found["Id"]))
+        return str(found["Id"])
+
+    def _allow_reference(self, text: str) -> Reference:
+        if not is_allowed(text, self._settings.images):
+            raise Refused(NOT_ALLOWED)
+        return read_reference(text)
+
+    async def _find_running(self, call: Call, image_id: str) -> None:
+        """An image may go on when its tag has moved to another: a server that has died is replaced."""
+        query = {"all": "1", "filters": json.dumps({"label": [self._label]})}
+        containers = await self._docker.fetch(call.target("/containers/json", query))
+        if not any(container["ImageID"] == image_id for container in containers):
+            raise Refused(NOT_ALLOWED)
+
+    def _rebuild_pull(self, call: Call) -> dict[str, str]:
+        """One tag or digest: without a tag Docker would pull all of them."""
+        name, tag = call.query.get("fromImage", ""), call.query.get("tag", "")
+        separator = "@" if is_image_id(tag) else ":"
+        reference = self._allow_reference(f"{name}{separator}{tag}" if tag else name)
+        return {"fromImage": reference.name, "tag": reference.version}

@@ -1,0 +1,57 @@
+"""Which images may be used: references, compared with the configured patterns."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from socket_proxy.refusal import Refused, show
+
+_ID = re.compile(r"sha256:[0-9a-f]{64}")
+_REFERENCE = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9._-]*(?::[0-9]{1,5}(?=/))?(?:/[a-z0-9][a-z0-9._-]*)*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    name: str
+    version: str  # a tag or a digest, never neither: Docker may take a bare name for the start of an image id
+
+    @property
+    def by_digest(self) -> bool:
+        return self.version.startswith("sha256:")
+
+    def __str__(self) -> str:
+        return f"{self.name}{'@' if self.by_digest else ':'}{self.version}"
+
+
+def is_image_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def read_reference(text: str) -> Reference:
+    match = _REFERENCE.fullmatch(text)
+    if match is None or match["name"] == "sha256":  # `sha256:ab` is the start of an id
+        raise Refused(f"{show(text)} is not an image reference")
+    return Reference(match["name"], match["digest"] or match["tag"] or "latest")
+
+
+def is_allowed(text: str, patterns: Iterable[str]) -> bool:
+    """A pattern that names a tag allows no digest, since any digest can be had under that name."""
+    try:
+        reference = read_reference(text)
+    except Refused:
+        return False
+    for pattern in patterns:
+        name, colon, tag = pattern.rpartition(":")
+        if not colon or "/" in tag:  # that colon was a port's
+            name, tag = pattern, ""
+        if _matches(reference.name, name) and (not tag or _matches(reference.version, tag)):
+            return True
+    return False
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", "[^/:]*"), text) is not None

@@ -1,0 +1,216 @@
+"""The body of `POST /containers/create`, rebuilt from an allow-list.
+
+The models say which keys a client may send, in exactly this spelling, and which values; anything else is
+refused. Nothing of the client's text is forwarded: `rebuild` writes a new body, key by key. What it does not
+write, no container has: binds, devices, capabilities, published ports, the namespaces of the host.
+"""
+
+import re
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from socket_proxy.refusal import Refused, show
+from socket_proxy.settings import Settings, read_size
+
+OWNER_LABEL, ROLE_LABEL, INSTANCE_LABEL = "switchyard.owner", "switchyard.role", "switchyard.instance"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
+
+No = Literal[False]
+Positive = Annotated[int, Field(ge=1)]
+Size = Annotated[Positive, BeforeValidator(read_size)]
+PlainText = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=4096)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*=[^\x00\r\n]*$")]
+LabelName = Annotated[str, Field(pattern=r"^switchyard\.[a-z0-9_.-]{1,100}$")]
+VolumeName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,200}$")]
+Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$", max_length=512)]
+TmpOptions = Annotated[str, Field(pattern=r"^(size=[1-9][0-9]{0,11}[kmg]?)?$")]
+DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+
+
+class Allowed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Mount(Allowed):
+    Type: Literal["volume"]
+    Source: VolumeName
+    Target: Folder
+    ReadOnly: Literal[True]
+
+
+class GpuRequest(Allowed):
+    Driver: Literal[""] = ""
+    Count: Annotated[int, Field(ge=-1, le=64)] = 0
+    DeviceIDs: list[DeviceId] = Field([], max_length=64)
+    Capabilities: list[list[Literal["gpu"]]] = Field(min_length=1, max_length=1)
+    Options: dict[str, str] = Field({}, max_length=0)
+
+
+class Rotation(Allowed):
+    max_size: Size | None = Field(None, alias="max-size")
+    max_file: Size | None = Field(None, alias="max-file")
+
+
+class Log(Allowed):
+    Type: Literal["json-file"] = "json-file"
+    config: Rotation = Field(Rotation(), alias="Config")  # pydantic keeps the capital for itself
+
+
+class Restart(Allowed):
+    Name: Literal["", "no"]
+    MaximumRetryCount: Literal[0] = 0
+
+
+class Host(Allowed):
+    NetworkMode: str | None = None
+    Memory: Positive | None = None
+    MemorySwap: Positive | None = None
+    NanoCpus: Positive | None = None
+    PidsLimit: Positive | None = None
+    Mounts: list[Mount] = Field([], max_length=16)
+    Tmpfs: dict[Literal["/tmp"], TmpOptions] = {}
+    DeviceRequests: list[GpuRequest] = Field([], max_length=1)
+    LogConfig: Log = Log()
+    ReadonlyRootfs: bool = False
+    # May be said, but only as it will be anyway.
+    Privileged: No = False
+    AutoRemove: No = False
+    Init: Literal[True] = True
+    CapDrop: list[Literal["ALL"]] = []
+    SecurityOpt: list[Literal["no-new-privileges", "no-new-privileges:true"]] = []
+    RestartPolicy: Restart | None = None
+
+
+class Endpoint(Allowed):
+    Aliases: list[str] = []
+
+
+class Networking(Allowed):
+    EndpointsConfig: dict[str, Endpoint | None] = {}
+
+
+def read_networking(value: object) -> object:
+    """Docker's SDK leaves a level out, `{NETWORK: null}`, which Docker then passes over."""
+    without = isinstance(value, dict) and value and "EndpointsConfig" not in value
+    return {"EndpointsConfig": value} if without else value
+
+
+class Creation(Allowed):
+    Image: str
+    Env: list[Variable] = []
+    Labels: dict[LabelName, PlainText]
+    HostConfig: Host = Host()
+    NetworkingConfig: Annotated[Networking, BeforeValidator(read_networking)] = Networking()
+    # Docker's SDK sends these with every container.
+    Tty: No = False
+    OpenStdin: No = False
+    StdinOnce: No = False
+    AttachStdin: No = False
+    AttachStdout: bool = False
+    AttachStderr: bool = False
+    NetworkDisabled: No = False
+
+
+def read_creation(body: dict[str, Any]) -> Creation:
+    try:
+        return Creation.model_validate(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(part if part.isalnum() else show(part) for part in map(str, found["loc"]))
+        reason = "may not be set" if found["type"] == "extra_forbidden" else found["msg"]
+        raise Refused(f"{place}: {reason}") from None  # the cause holds values
+
+
+def rebuild(asked: Creation, name: str, image: str, settings: Settings) -> dict[str, Any]:
+    """Raises Refused where a value is well-formed but beyond the settings."""
+    if not _NAME.fullmatch(name) or not settings.name_pattern.fullmatch(name):
+        raise Refused(f"name: must be a container's name, and match {settings.name_pattern.pattern}")
+    labels = _rebuild_labels(asked.Labels, settings)
+    network = settings.trainer_network if labels[ROLE_LABEL] == "trainer" else settings.server_network
+    for asked_network, endpoint in asked.NetworkingConfig.EndpointsConfig.items():
+        if asked_network != network:
+            raise Refused(f"NetworkingConfig: the network of this role is {network}")
+        if endpoint is not None and not set(endpoint.Aliases) <= {name}:
+            raise Refused("NetworkingConfig: an alias other than the container's name")
+    return {
+        "Image": image,
+        "Env": asked.Env,
+        "Labels": labels,
+        "HostConfig": _rebuild_host(asked.HostConfig, network, settings),
+        "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": [name]}}},
+    }
+
+
+def _rebuild_labels(asked: dict[str, str], settings: Settings) -> dict[str, str]:
+    if not asked.get(OWNER_LABEL):
+        raise Refused(f"Labels: {OWNER_LABEL} is missing")
+    if asked.get(ROLE_LABEL) not in ("trainer", "server"):
+        raise Refused(f"Labels: {ROLE_LABEL} must be trainer or server")
+    if asked.get(INSTANCE_LABEL, settings.instance) != settings.instance:
+        raise Refused(f"Labels: {INSTANCE_LABEL} is another installation's")
+    return {**asked, INSTANCE_LABEL: settings.instance}
+
+
+def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, Any]:
+    if asked.NetworkMode not in (None, network):
+        raise Refused(f"HostConfig.NetworkMode: the network of this role is {network}")
+    memory = _limit("Memory", asked.Memory, settings.max_memory)
+    if asked.MemorySwap not in (None, memory):
+        raise Refused("HostConfig.MemorySwap: must be as Memory, which is no swap")
+    if asked.DeviceRequests and not settings.allow_gpus:
+        raise Refused("HostConfig.DeviceRequests: GPUs are not allowed here")
+    read_only = asked.ReadonlyRootfs or settings.read_only_root
+    rotation = asked.LogConfig.config
+    max_size = _limit("LogConfig", rotation.max_size, settings.log_max_size)
+    max_file = _limit("LogConfig", rotation.max_file, settings.log_max_files)
+    return {
+        "NetworkMode": network,
+        "Memory": memory,
+        "MemorySwap": memory,
+        "NanoCpus": _limit("NanoCpus", asked.NanoCpus, settings.max_cpus * 10**9),
+        "PidsLimit": _limit("PidsLimit", asked.PidsLimit, settings.max_pids),
+        "Mounts": [_rebuild_mount(mount, settings) for mount in asked.Mounts],
+        "Tmpfs": _rebuild_tmpfs(asked, read_only, settings),
+        "DeviceRequests": [_rebuild_gpus(request) for request in asked.DeviceRequests],
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": str(max_size), "max-file": str(max_file)}},
+        "ReadonlyRootfs": read_only,
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "RestartPolicy": {"Name": "no"},
+        "AutoRemove": False,
+        "Init": True,
+    }
+
+
+def _limit(name: str, asked: int | None, most: int) -> int:
+    if asked is not None and asked > most:
+        raise Refused(f"HostConfig.{name}: at most {most}")
+    return asked or most
+
+
+def _rebuild_mount(asked: Mount, settings: Settings) -> dict[str, Any]:
+    forbidden = any(fnmatchcase(asked.Source, pattern) for pattern in settings.forbidden_volumes)
+    if forbidden or not asked.Source.startswith(settings.volume_prefix):
+        raise Refused(f"HostConfig.Mounts: the volume {show(asked.Source)} is not one for data")
+    options = {"NoCopy": True}  # else the image's files would be written into an empty volume
+    place = {"Source": asked.Source, "Target": asked.Target}
+    return {"Type": "volume", **place, "ReadOnly": True, "VolumeOptions": options}
+
+
+def _rebuild_tmpfs(asked: Host, read_only: bool, settings: Settings) -> dict[str, str]:
+    if not asked.Tmpfs and not read_only:
+        return {}
+    size = "".join(asked.Tmpfs.values()) or f"size={settings.tmp_size}"
+    return {"/tmp": f"rw,nosuid,nodev,{size}"}
+
+
+def _rebuild_gpus(asked: GpuRequest) -> dict[str, Any]:
+    if bool(asked.Count) == bool(asked.DeviceIDs):
+        raise Refused("HostConfig.DeviceRequests: either Count or DeviceIDs")
+    which = {"Count": asked.Count, "DeviceIDs": asked.DeviceIDs}
+    return {"Driver": "", **which, "Capabilities": [["gpu"]], "Options": {}}

@@ -1,0 +1,105 @@
+"""Everything that the environment says to the proxy: `SOCKET_PROXY_` and a field's name in capitals.
+
+An empty variable counts as unset; an unknown one ends the start. The text of a field is its documentation.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+PREFIX = "SOCKET_PROXY_"
+SIZE_STEPS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def split_list(value: object) -> object:
+    return tuple(part for part in re.split(r"[,\s]+", value) if part) if isinstance(value, str) else value
+
+
+def read_size(value: object) -> object:
+    match = re.fullmatch(r"(\d+)([kmg]?)b?", value.lower()) if isinstance(value, str) else None
+    return int(match[1]) * SIZE_STEPS[match[2]] if match else value
+
+
+def measure_memory() -> int:
+    """Three quarters of the machine's, in bytes: the rest is for the router, MLflow and the kernel."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+def check_network(value: str) -> str:
+    if value in ("host", "none", "default", "bridge", "container", "ingress"):
+        raise ValueError("must be a network of its own: to Docker this word means something else")
+    return value
+
+
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+Names = Annotated[tuple[str, ...], BeforeValidator(split_list)]
+Size = Annotated[int, BeforeValidator(read_size), Field(ge=1024)]
+NetworkName = Annotated[str, Field(pattern=NAME), AfterValidator(check_network)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; in the image `0.0.0.0`.")
+    port: int = Field(2375, ge=1, le=65535, description="Port to listen on.")
+    docker_socket: str = Field("/var/run/docker.sock", description="Docker's socket.")
+    instance: str = Field(
+        "switchyard",
+        pattern=NAME,
+        description="Which installation this is; the label that tells its containers from all others.",
+    )
+    images: Names = Field(
+        (),
+        description="Images that may be run, inspected and pulled, as `NAME` (any tag or digest) or"
+        " `NAME:TAG`; `*` stands for anything but `/` and `:`. None by default.",
+    )
+    name_pattern: re.Pattern[str] = Field(
+        re.compile(r".+-[0-9a-f]{8}"),
+        description="Regular expression for the whole name of a container. By default it must end as the"
+        " router's names do, so that none takes the name of a service.",
+    )
+    trainer_network: NetworkName = Field(
+        "switchyard-trainers", description="Network of containers with the role `trainer`."
+    )
+    server_network: NetworkName = Field(
+        "switchyard-servers", description="Network of containers with the role `server`."
+    )
+    volume_prefix: str = Field(
+        "switchyard-data-",
+        pattern=NAME,
+        description="What the name of a volume must begin with to be mounted, always read-only.",
+    )
+    forbidden_volumes: Names = Field(
+        ("*state*", "*slots*", "*admin*", "*caddy*", "*mlflow*"),
+        description="Volumes that are never mounted, whatever the prefix; `*` stands for anything.",
+    )
+    allow_gpus: bool = Field(False, description="Whether containers may ask for GPUs.")
+    read_only_root: bool = Field(
+        False, description="Whether every container's root filesystem is read-only, asked for or not."
+    )
+    max_memory: Size = Field(
+        default_factory=measure_memory,
+        description="Memory of a container, at most and if it asks for none; `512m`, `2g`. By default three"
+        " quarters of the machine's.",
+    )
+    max_cpus: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="CPUs of a container, at most and if it asks for none. By default all.",
+    )
+    max_pids: int = Field(
+        1024, ge=1, description="Processes and threads of a container, at most and if it asks for none."
+    )
+    tmp_size: Size = Field(
+        64 * 1024**2, description="Size of `/tmp` in memory, for a read-only root that asks for no other."
+    )
+    log_max_size: Size = Field(10 * 1024**2, description="Size at which a container's log is rotated.")
+    log_max_files: int = Field(3, ge=1, description="Files that are kept of a container's log.")
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        given = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
+        return cls.model_validate({name.removeprefix(PREFIX).lower(): given[name] for name in given})

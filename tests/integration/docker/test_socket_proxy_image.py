@@ -1,0 +1,81 @@
+"""The socket proxy's image as production runs it: not as root, on a read-only root, with its health check."""
+
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from scripts.service_commands import ROOT
+from tests.integration.docker.installation import Installation
+
+DEADLINE = 60
+_STEP = re.compile(r" ---> ([0-9a-f]{12})\n")
+MOST_BYTES = 60 * 10**6  # above the base image
+
+
+@pytest.fixture(scope="module")
+def image(installation: Installation) -> Iterator[str]:
+    images = installation.engine.images
+    tag = f"{installation.id}/socket-proxy"
+    # Without the cache, all that the build leaves is this test's own, and may be removed after it.
+    _, log = images.build(path=str(ROOT / "socket-proxy"), tag=tag, nocache=True, rm=True, forcerm=True)
+    steps = [match[1] for line in log if (match := _STEP.fullmatch(line.get("stream", "")))]
+    yield tag
+    images.remove(tag, force=True)
+    for step in reversed(steps):
+        with suppress(docker.errors.ImageNotFound):
+            if not images.get(step).tags:
+                images.remove(step)
+
+
+@pytest.fixture
+def container(installation: Installation, image: str) -> Iterator[Container]:
+    owning_group = installation.socket.stat().st_gid
+    container = installation.engine.containers.run(
+        image,
+        name=f"{installation.id}-socket-proxy",
+        detach=True,
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        group_add=[str(owning_group)],
+        volumes={str(installation.socket): {"bind": "/var/run/docker.sock"}},
+        ports={"2375/tcp": ("127.0.0.1", None)},
+    )
+    yield container
+    container.remove(force=True, v=True)
+
+
+def test_the_image_runs_as_nobody_and_says_that_it_is_healthy(
+    installation: Installation, container: Container
+) -> None:
+    assert stat.S_IMODE(installation.socket.stat().st_mode) & 0o060 == 0o060
+    wait_until_healthy(installation, container)
+    port = container.ports["2375/tcp"][0]["HostPort"]
+    client = docker.DockerClient(f"tcp://127.0.0.1:{port}", timeout=DEADLINE)
+    try:
+        assert client.containers.list() == []
+        assert client.version()["ApiVersion"]
+    finally:
+        client.close()
+    assert container.attrs["Config"]["User"] == "65532:65532"
+    assert {row[0] for row in container.top()["Processes"]} == {"65532"}
+
+
+def wait_until_healthy(installation: Installation, container: Container) -> None:
+    filters = {"container": container.id, "event": "health_status"}
+    events = installation.engine.events(since=0, filters=filters, decode=True)
+    assert next(events)["status"] == "health_status: healthy"
+    events.close()
+    container.reload()
+
+
+def test_the_image_is_small_and_says_where_it_comes_from(installation: Installation, image: str) -> None:
+    built = installation.engine.images.get(image)
+    *layers, _ = built.history()
+    assert sum(layer["Size"] for layer in layers) < MOST_BYTES
+    assert built.labels["org.opencontainers.image.licenses"] == "Apache-2.0"
