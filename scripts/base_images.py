@@ -133,6 +133,9 @@ def read_bundle() -> bytes:
 
 
 def describe_caddy() -> list[bytes]:
+    if not CADDY.exists():
+        say("getting Caddy -> .local/caddy")
+        run_library("with_setup_lock make_caddy")
     return [sha256(CADDY.read_bytes()).digest(), read_bundle()]
 
 
@@ -166,7 +169,7 @@ def add_file(tar: tarfile.TarFile, path: str, content: bytes, capability: bytes 
 
 def run_library(script: str, *arguments: str) -> str:
     """A few lines on the functions of scripts/lib."""
-    sources = "source scripts/lib/index.sh; source scripts/lib/debian.sh"
+    sources = "for library in scripts/lib/*.sh; do source $library; done"
     command = ["bash", "-euo", "pipefail", "-c", f"{sources}; {script}", "bash", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
