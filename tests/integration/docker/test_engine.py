@@ -2,11 +2,15 @@
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from scripts.service_commands import ROOT
-from tests.services.engine import BASE_IMAGE, run_docker, run_private_engine
+from tests.services.engine import BASE_IMAGE, run_docker
+from tests.services.engine_line import EngineLine
+from tests.services.restartable_engine import PrivateEngine, run_restartable_engine
 
 BUILD_WITH_PIP = f"""
 FROM {BASE_IMAGE}
@@ -61,12 +65,35 @@ def test_compose_and_buildx_are_there(docker_host: str) -> None:
     assert "buildx" in run_docker(docker_host, "buildx", "version")
 
 
-def test_a_private_engine_that_is_killed_comes_back_with_its_data(docker_host: str) -> None:
-    with run_private_engine("--live-restore") as engine:
-        engine.take_image("caddy:2.11.4", docker_host)
-        container = engine.docker("run", "--detach", "caddy:2.11.4", "sleep", "1000")
-        engine.kill()
+def test_a_restartable_engine_that_is_killed_comes_back_with_its_containers(docker_host: str) -> None:
+    with run_restartable_engine(docker_host, "--live-restore") as engine:
+        check_that_a_kill_passes_by_a_container(engine, docker_host)
+
+
+def test_a_line_to_the_engine_that_is_cut_looks_like_a_restart(
+    docker_host: str, socket_directory: Path
+) -> None:
+    line = EngineLine(socket_directory, docker_host)
+    line.start()
+    try:
+        check_that_a_kill_passes_by_a_container(line, docker_host)
+    finally:
+        line.delete()
+
+
+def check_that_a_kill_passes_by_a_container(engine: PrivateEngine | EngineLine, docker_host: str) -> None:
+    engine.take_image("caddy:2.11.4", docker_host)
+    container = engine.docker("run", "--detach", "caddy:2.11.4", "sleep", "1000")
+    try:
+        with ThreadPoolExecutor() as pool:
+            events = pool.submit(engine.docker, "events", "--filter", "event=never")
+            engine.kill()
+            assert isinstance(events.exception(), RuntimeError)
+        with pytest.raises(RuntimeError, match="Cannot connect"):
+            engine.docker("version")
+    finally:
         engine.start()
         (state,) = json.loads(engine.docker("inspect", container))
-        assert state["State"]["Running"]
-        assert state["NetworkSettings"]["Gateway"] == engine.gateway
+        engine.docker("rm", "--force", container)
+    assert state["State"]["Running"]
+    assert state["NetworkSettings"]["Gateway"] == engine.gateway
