@@ -1,7 +1,7 @@
 """The base images of our Dockerfiles: pulled, or built from Debian's packages where no registry gives them.
 
-A stand-in has the official tag, so that one Dockerfile builds everywhere, and a label with what it was told of
-this machine: it is made again when package index or certificates have changed, and not because another
+A stand-in has the official tag, so that one Dockerfile builds everywhere, and a label with what it was told
+of this machine: it is made again when package index or certificates have changed, and not because another
 checkout has another recipe for it, or two of them would take turns.
 """
 
@@ -62,17 +62,8 @@ def ensure_image(
     KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=KEPT) as context:
         fill(Path(context))
-        client.run(
-            "build",
-            "--quiet",
-            "--file",
-            str(dockerfile),
-            "--label",
-            f"{LABEL}={stamp}",
-            "--tag",
-            image,
-            context,
-        )
+        names = ("--label", f"{LABEL}={stamp}", "--tag", image)
+        client.run("build", "--quiet", "--file", str(dockerfile), *names, context)
 
 
 def describe_python() -> list[bytes]:
