@@ -1,7 +1,8 @@
 """The base images of our Dockerfiles: pulled, or built from Debian's packages where no registry gives them.
 
-A stand-in has the official tag, so that one Dockerfile builds everywhere, and a label with what it was made
-from: it is made again when this machine's package index, certificates or Caddy have changed.
+A stand-in has the official tag, so that one Dockerfile builds everywhere, and a label with what it was told
+of this machine: it is made again when package index or certificates have changed, and not because another
+checkout has another recipe for it, or two of them would take turns.
 """
 
 import io
@@ -38,16 +39,15 @@ def ensure_base_images(client: Client) -> None:
 def ensure_image(
     client: Client, image: str, describe: Callable[[], list[bytes]], fill: Callable[[Path], None]
 ) -> None:
-    """`describe` gives all that a stand-in depends on, `fill` writes its build context."""
-    dockerfile = DOCKERFILES / f"{image.split(':')[0]}.Dockerfile"
+    """`describe` gives what a stand-in is told of this machine, `fill` writes its build context."""
     found = client.attempt("image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', image)
-    made_from = found.stdout.strip()
-    if found.returncode == 0 and not made_from:
+    told = found.stdout.strip()
+    if found.returncode == 0 and not told:  # an official image
         return
-    stamp = sha256(b"\0".join([dockerfile.read_bytes(), *describe()])).hexdigest()[:16]
-    if made_from == stamp:
+    stamp = sha256(b"\0".join(describe())).hexdigest()[:16]
+    if told == stamp:
         return
-    if not made_from:
+    if not told:
         say(f"pulling {image}")
         pulled = client.attempt("pull", "--quiet", image)
         if pulled.returncode == 0:
@@ -58,24 +58,16 @@ def ensure_image(
                 " have a stand-in built: sudo scripts/get-engine"
             )
     say(f"building a stand-in for {image}, which no registry gives here")
+    dockerfile = DOCKERFILES / f"{image.split(':')[0]}.Dockerfile"
     KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=KEPT) as context:
         fill(Path(context))
-        client.run(
-            "build",
-            "--quiet",
-            "--file",
-            str(dockerfile),
-            "--label",
-            f"{LABEL}={stamp}",
-            "--tag",
-            image,
-            context,
-        )
+        names = ("--label", f"{LABEL}={stamp}", "--tag", image)
+        client.run("build", "--quiet", "--file", str(dockerfile), *names, context)
 
 
 def describe_python() -> list[bytes]:
-    return [SUITE.encode(), read_bundle(), *(content for _, content in sorted(system_files().items()))]
+    return [read_bundle(), *(content for _, content in sorted(system_files().items()))]
 
 
 def fill_python(context: Path) -> None:
@@ -133,10 +125,13 @@ def read_bundle() -> bytes:
 
 
 def describe_caddy() -> list[bytes]:
-    return [sha256(CADDY.read_bytes()).digest(), read_bundle()]
+    return [read_bundle()]
 
 
 def fill_caddy(context: Path) -> None:
+    if not CADDY.exists():
+        say("getting Caddy -> .local/caddy")
+        run_library("with_setup_lock make_caddy")
     busybox = KEPT / "busybox" / "usr" / "bin" / "busybox"
     if not busybox.exists():
         say("unpacking Debian's package busybox-static -> .local/engine/busybox")
@@ -166,7 +161,7 @@ def add_file(tar: tarfile.TarFile, path: str, content: bytes, capability: bytes 
 
 def run_library(script: str, *arguments: str) -> str:
     """A few lines on the functions of scripts/lib."""
-    sources = "source scripts/lib/index.sh; source scripts/lib/debian.sh"
+    sources = "for library in scripts/lib/*.sh; do source $library; done"
     command = ["bash", "-euo", "pipefail", "-c", f"{sources}; {script}", "bash", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:

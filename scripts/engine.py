@@ -5,17 +5,19 @@ that runs already, and with them the isolation of its networks.
 """
 
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.background import find_process, read_record, start_process, stop_process
 from scripts.service_commands import service_environment
 
-RECORD = Path("/run/switchyard/dockerd.json")
+PID_FILE = Path("/run/switchyard-dockerd.pid")
+OURS = f"--pidfile={PID_FILE}"  # by which a dockerd that we started is told from any other
 LOG = Path("/var/log/switchyard-dockerd.log")
 START_SECONDS = 90
 STOP_SECONDS = 60
@@ -91,7 +93,16 @@ def start_engine(client: Client) -> None:
     proxies = {name: os.environ[name] for name in PROXY_VARIABLES if name in os.environ}
     environment = {**service_environment(), **proxies}
     environment["PATH"] += f":{SYSTEM_PATH}"
-    child = start_process(RECORD, LOG, [dockerd], environment, Path("/"), {})
+    with LOG.open("ab") as log:
+        child = subprocess.Popen(
+            [dockerd, OURS],
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     deadline = time.monotonic() + START_SECONDS
     while (refusal := client.refusal()) is not None:
         if child.poll() is not None or time.monotonic() > deadline:
@@ -102,14 +113,29 @@ def start_engine(client: Client) -> None:
 
 def stop_engine(client: Client) -> None:
     """Only one that `start_engine` started, and that nobody uses."""
-    if find_process(read_record(RECORD)) is None:
-        say("no engine runs that scripts/get-engine started")
+    pid = find_own_dockerd()
+    if pid is None:
+        say("no dockerd runs that scripts/get-engine started")
         return
     running = client.run("ps", "--format", "{{.Names}}").split()
     if running:
         raise EngineError(f"the engine goes on, for containers run on it: {', '.join(running)}")
-    stop_process(RECORD, STOP_SECONDS)
+    process = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGTERM)
+    ended, _, _ = select.select([process], [], [], STOP_SECONDS)
+    os.close(process)
+    if not ended:
+        raise EngineError(f"dockerd (process {pid}) was told to stop and has not, after {STOP_SECONDS} s")
     say("dockerd stopped; its images and volumes stay in /var/lib/docker")
+
+
+def find_own_dockerd() -> int | None:
+    try:
+        pid = int(PID_FILE.read_text())
+        arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except FileNotFoundError:
+        return None
+    return pid if OURS in arguments else None
 
 
 def find_program(name: str) -> str | None:

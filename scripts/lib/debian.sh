@@ -29,7 +29,7 @@ unpack_debian_packages() {
 
 # make_debian_root SUITE TAR PACKAGE...: a root file system with these packages and what they depend on.
 make_debian_root() {
-    local suite=$1 tar=$2 root=$PWD/$2.root source keyring mirror packages
+    local suite=$1 tar=$2 root=$2.root source keyring mirror packages
     shift 2
     source=$(write_suite_source "$suite" "${APT_SOURCES[@]}")
     read -r _ keyring mirror _ <<<"$source"

@@ -8,28 +8,27 @@ find_docker_client() {
         DOCKER=$(command -v docker)
         return
     fi
-    make_docker_client
+    with_setup_lock make_docker_client
     for shared in config.json contexts; do  # logins and the choice of engine stay the user's
-        if [ -e "$theirs/$shared" ]; then ln -sfn "$theirs/$shared" "$ours/config/$shared"; fi
+        if [ "$theirs" != "$ours/config" ] && [ -e "$theirs/$shared" ]; then ln -sfn "$theirs/$shared" "$ours/config/$shared"; fi
     done
     DOCKER=$ours/usr/bin/docker
     export DOCKER_CONFIG=$ours/config
 }
 
 make_docker_client() {
-    [ -e .local/docker/complete ] && return
-    mkdir -p .local
-    (
-        if command -v flock >/dev/null; then flock 9; fi
-        [ -e .local/docker/complete ] && exit
-        if ! command -v apt-get >/dev/null; then
-            echo "error: docker with its plugins compose and buildx is needed: install them and put docker on PATH" >&2
-            exit 1
-        fi
-        echo "setup: Docker's client, Compose and buildx: unpacking Debian's packages -> .local/docker" >&2
-        unpack_debian_packages trixie .local/docker docker-cli docker-compose docker-buildx
-        mkdir -p .local/docker/config/cli-plugins
-        ln -s ../../usr/libexec/docker/cli-plugins/docker-{compose,buildx} .local/docker/config/cli-plugins/
-        touch .local/docker/complete
-    ) 9>.local/docker.lock
+    local installing="install docker with its plugins compose and buildx, and put it on PATH"
+    if [ -e .local/docker/complete ]; then return; fi
+    if ! command -v apt-get >/dev/null; then
+        echo "error: $installing" >&2
+        return 1
+    fi
+    echo "setup: Docker's client, Compose and buildx: unpacking Debian's packages -> .local/docker" >&2
+    if ! unpack_debian_packages trixie .local/docker docker-cli docker-compose docker-buildx; then
+        echo "error: that did not work, see above; $installing" >&2
+        return 1
+    fi
+    mkdir -p .local/docker/config/cli-plugins
+    ln -s ../../usr/libexec/docker/cli-plugins/docker-{compose,buildx} .local/docker/config/cli-plugins/
+    touch .local/docker/complete
 }
