@@ -1,7 +1,7 @@
 """Calls of Docker's API, in threads, with their errors translated at this one edge.
 
-Of Docker's SDK the connection is used: sockets, versions, registry logins. Paths and bodies are spelled out by
-the callers, since the socket proxy lets no other calls through than those, and no other keys.
+Of Docker's SDK the connection is used: sockets, versions, registry logins. Paths and bodies are spelled out
+by the callers, since the socket proxy lets no other calls through than those, and no other keys.
 """
 
 import asyncio
@@ -166,7 +166,7 @@ class Lines:
 
     def __init__(self, response: Response, translated: Callable[[], Any]) -> None:
         self._response = response
-        self._stream = CancellableStream(response.iter_lines(chunk_size=1), response)  # type: ignore[no-untyped-call]
+        self._stream = CancellableStream(response.iter_lines(chunk_size=1), response)
         self._translated = translated
 
     async def read(self, heard: Callable[[dict[str, Any]], None]) -> None:

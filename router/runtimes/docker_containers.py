@@ -32,7 +32,7 @@ class Container:
 
     @property
     def rank(self) -> tuple[bool, bool, float, str]:
-        """Of several with one owner the least is the one that counts: what serves, what is dialled, the first."""
+        """Of several with one owner the least one counts: what serves, what is dialled, the first."""
         return self.state not in RUNNING, self.name != self.label_name, self.created, self.id
 
 

@@ -42,7 +42,7 @@ def refuse_unsupported(
     if gpus is not None and not placement.gpus:
         raise UnsupportedSetting(
             "gpus cannot be honoured: the router has not been told that this engine has any",
-            hint="leave `gpus` out, or set DOCKER_GPUS=true for the router and allow them in the socket proxy",
+            hint="leave `gpus` out, or set DOCKER_GPUS=true, and allow them in the socket proxy",
         )
     if resources.memory is not None and resources.memory < LEAST_MEMORY:
         raise UnsupportedSetting("resources.memory cannot be honoured: Docker gives no less than 6m")
