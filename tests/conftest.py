@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.services.caddy import Caddy, run_caddy, short_directory
+from tests.services.engine import ensure_engine
 from tests.services.mlflow_server import MlflowServer, run_mlflow_server
 from tests.services.postgres import Postgres, run_postgres
 
@@ -36,6 +37,12 @@ def postgres() -> Iterator[Postgres]:
     """Shared: each test makes a database of its own in it."""
     with run_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> str:
+    """The address of the machine's Docker engine, which other checkouts and people may use, too."""
+    return ensure_engine()
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from scripts.base_images import system_files
 from scripts.service_commands import ROOT
 
 LOCKS = sorted([*ROOT.glob("requirements/*.lock"), *ROOT.glob("model-images/*/requirements.lock")])
@@ -22,7 +24,7 @@ def run_bash(script: str, *arguments: str, environment: dict[str, str] | None = 
 
 def find_sid_source(tmp_path: Path, name: str, text: str) -> str:
     (tmp_path / name).write_text(text)
-    return run_bash('source scripts/lib/caddy.sh; write_sid_source "$@"', str(tmp_path / name)).strip()
+    return run_bash('source scripts/lib/debian.sh; write_suite_source sid "$@"', str(tmp_path / name)).strip()
 
 
 def test_caddy_comes_from_the_mirror_of_a_one_line_apt_source(tmp_path: Path) -> None:
@@ -58,6 +60,37 @@ def test_caddy_comes_from_the_mirror_file_of_a_cloud_image(tmp_path: Path) -> No
 
 def test_a_system_without_a_debian_mirror_offers_none(tmp_path: Path) -> None:
     assert find_sid_source(tmp_path, "a.list", "deb http://archive.example/ubuntu noble main\n") == ""
+
+
+def test_a_root_file_system_comes_from_the_first_of_a_list_of_mirrors(tmp_path: Path) -> None:
+    mirrors = tmp_path / "debian.list"
+    mirrors.write_text("# the nearest\nhttp://near.example/debian\tpriority:1\nhttp://far.example/debian\n")
+    (tmp_path / "a.list").write_text(f"deb mirror+file:{mirrors} bookworm main\n")
+    debootstrap = tmp_path / "debootstrap"
+    debootstrap.write_text('#!/bin/sh\necho "$6" > "$5/mirror"\n')
+    debootstrap.chmod(0o755)
+    script = 'source scripts/lib/debian.sh; APT_SOURCES=("$1/a.list") PATH=$1:$PATH; '
+    run_bash(f'{script} make_debian_root trixie "$1/root.tar" python3', str(tmp_path))
+    with tarfile.open(tmp_path / "root.tar") as root:
+        used = root.extractfile("./mirror")
+        assert used is not None
+        assert used.read() == b"http://near.example/debian\n"
+
+
+def test_a_stand_in_finds_packages_where_its_host_does_but_not_in_folders_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://own.example/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "file:///opt/wheels https://more.example/simple")
+    files = system_files()
+    pip = files["etc/pip.conf"].decode().splitlines()
+    assert "index-url = https://own.example/simple" in pip
+    assert "extra-index-url = https://more.example/simple" in pip
+    uv = tomllib.loads(files["etc/uv/uv.toml"].decode())
+    assert uv["index-url"] == "https://own.example/simple"
+    assert uv["extra-index-url"] == ["https://more.example/simple"]
 
 
 @pytest.mark.parametrize(
