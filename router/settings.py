@@ -35,10 +35,22 @@ INHERITED = (
     *("MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"),
 )
 BUILD_PREFIXES = ("UV_", "PIP_")
+# What means something in a container too: no paths of this machine.
+PORTABLE = tuple(
+    name
+    for name in INHERITED
+    if name in {"LANG", "LC_ALL", "LC_CTYPE", "TZ"}
+    or name.lower().endswith("_proxy")
+    or (name.startswith("MLFLOW_TRACKING_") and not name.endswith("_PATH"))
+)
+DEFAULT_SERVE_PORT = 8080
 
 MAX_SOCKET_PATH = 100  # bytes; the system's limit is 104 to 108
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./@+,=~-]*")
 _ALIAS = re.compile(r"(?!(?:v\d+|latest)\Z)[A-Za-z0-9_-]{1,255}", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ENGINE = re.compile(r"unix:///\S+|(?:tcp|https?)://[^\s/@]+")
+_LOOPBACK = re.compile(r"https?://(?:localhost|127\.[0-9.]+|\[::1\])(?:[:/]|$)")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:]+\]")
 
 
@@ -118,6 +130,24 @@ def read_ports(value: object) -> object:
     return ports
 
 
+def read_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("must begin with a letter or digit, and go on with these, `_`, `.` and `-`")
+    return value
+
+
+def read_network(value: str) -> str:
+    if value in {"host", "none", "default", "bridge", "container", "ingress"}:
+        raise ValueError("must be a network of its own, in which containers find one another by name")
+    return read_name(value)
+
+
+def read_engine(value: str) -> str:
+    if not _ENGINE.fullmatch(value):
+        raise ValueError("must be unix:///PATH or tcp://HOST:PORT")
+    return value
+
+
 def read_alias(value: str) -> str:
     if not _ALIAS.fullmatch(value):
         raise ValueError(
@@ -136,6 +166,9 @@ Socket = Annotated[
 ]
 Url = Annotated[str, AfterValidator(read_url)]
 Host = Annotated[str, AfterValidator(read_host)]
+Name = Annotated[str, AfterValidator(read_name)]
+Network = Annotated[str, AfterValidator(read_network)]
+Engine = Annotated[str, AfterValidator(read_engine)]
 Alias = Annotated[str, AfterValidator(read_alias)]
 Token = Annotated[SecretStr, AfterValidator(read_token)]
 
@@ -170,8 +203,9 @@ class Settings(BaseSettings):
     `Authorization: Bearer TOKEN`. At least 16 characters."""
 
     # --- what it drives ---------------------------------------------------------------------------
-    runtime: Literal["process"] = "process"
-    """Where trainers and servers run. `process`: as child processes on this machine."""
+    runtime: Literal["process", "docker"] = "process"
+    """Where trainers and servers run. `process`: as child processes on this machine; `docker`: as
+    containers."""
 
     proxy: Literal["caddy_slots", "caddy_admin"] = "caddy_slots"
     """How Caddy learns of a switch. `caddy_slots`: from the slot directories, without losing a request;
@@ -234,13 +268,14 @@ class Settings(BaseSettings):
 
     # --- trainers and servers ---------------------------------------------------------------------
     trainer_image: str | None = None
-    """Source folder of trainers whose spec names none."""
+    """Image (under RUNTIME=process: source folder) of trainers whose spec names none."""
 
     serve_image: str | None = None
-    """Source folder of servers for models whose trainer's spec names none."""
+    """Image (under RUNTIME=process: source folder) of servers for models whose trainer's spec names none."""
 
     serve_port: Port | None = None
-    """Port inside a serving container. Refused under RUNTIME=process, where PROCESS_PORTS takes its place."""
+    """Port inside a serving container; 8080 if unset. Refused under RUNTIME=process, where PROCESS_PORTS takes
+    its place."""
 
     process_ports: Ports = range(20000, 30000)
     """Ports for servers under RUNTIME=process, first and last: `20000-29999`."""
@@ -257,6 +292,37 @@ class Settings(BaseSettings):
 
     warm_seconds: float = Field(default=3600, ge=0, le=30 * 86_400, allow_inf_nan=False)
     """Seconds that the previous server is kept running after a rollout, so that a rollback is instant."""
+
+    # --- containers, under RUNTIME=docker ---------------------------------------------------------
+    docker_host: Engine = "unix:///var/run/docker.sock"
+    """Docker engine, or the socket proxy before it: `unix:///PATH` or `tcp://HOST:PORT`."""
+
+    docker_instance: Name = "switchyard"
+    """Label by which this router knows its own containers. Routers that share an engine need one each."""
+
+    docker_trainer_network: Network = "switchyard-trainers"
+    """Network of trainers, which must be there."""
+
+    docker_server_network: Network = "switchyard-servers"
+    """Network of servers, which must be there, and which Caddy and the router must be in."""
+
+    docker_volume_prefix: Name = "switchyard-data-"
+    """What the name of a volume must begin with for trainers to get it, read-only."""
+
+    docker_pids_limit: int = Field(default=1024, ge=16, le=4_194_304)
+    """Processes and threads of one container whose spec does not say `resources.pids`."""
+
+    docker_log_max_size: str = Field(default="10m", pattern=r"^[1-9]\d{0,5}[kmg]$")
+    """Size at which a container's log is rotated."""
+
+    docker_log_max_files: int = Field(default=3, ge=1, le=100)
+    """Files that are kept of a container's log."""
+
+    docker_gpus: bool = False
+    """Whether the engine can give GPUs to containers; without it, specs that ask for them are refused."""
+
+    docker_pull_sec: float = Field(default=600, gt=0, le=86_400, allow_inf_nan=False)
+    """Seconds that pulling an image may take."""
 
     # --- logs -------------------------------------------------------------------------------------
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -281,7 +347,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def refuse_contradictions(self) -> Self:
-        if self.serve_port is not None:
+        if self.runtime == "docker":
+            if _LOOPBACK.match(self.mlflow_tracking_uri):
+                raise ValueError(
+                    "MLFLOW_TRACKING_URI: under RUNTIME=docker it must be an address that containers reach too,"
+                    f" and {self.mlflow_tracking_uri} is a container itself there"
+                )
+        elif self.serve_port is not None:
             raise ValueError("SERVE_PORT: has no meaning under RUNTIME=process; set PROCESS_PORTS instead")
         published = self.router_bind or self.router_host
         if self.switchyard_token is None and not is_own_machine(published):
@@ -294,7 +366,7 @@ class Settings(BaseSettings):
             port = getattr(self, name)
             if port in ports:
                 raise ValueError(f"{name.upper()}: the port {port} is that of {ports[port]} too")
-            if port in self.process_ports:
+            if self.runtime == "process" and port in self.process_ports:
                 raise ValueError(f"PROCESS_PORTS: the range holds the port {port} of {name.upper()}")
             ports[port] = name.upper()
         return self
@@ -312,6 +384,11 @@ class Settings(BaseSettings):
     def child_environment() -> dict[str, str]:
         """What trainers and servers inherit of the router's environment."""
         return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+    @staticmethod
+    def container_environment() -> dict[str, str]:
+        """The same for containers, which have files and paths of their own."""
+        return {name: os.environ[name] for name in PORTABLE if name in os.environ}
 
     @classmethod
     def build_environment(cls) -> dict[str, str]:

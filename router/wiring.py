@@ -20,8 +20,10 @@ from router.proxies.slot_lock import SlotLock
 from router.registries.base import Registry
 from router.registries.mlflow import MlflowRegistry
 from router.runtimes.base import Runtime
+from router.runtimes.docker import DockerRuntime
+from router.runtimes.docker_create import Placement
 from router.runtimes.process import ProcessRuntime
-from router.settings import Settings
+from router.settings import DEFAULT_SERVE_PORT, Settings
 from router.stores.base import Store
 from router.stores.sql import SqlStore
 
@@ -46,6 +48,23 @@ def build_drivers(settings: Settings, clock: Clock) -> Drivers:
 
 
 def build_runtime(settings: Settings) -> Runtime:
+    if settings.runtime == "docker":
+        return DockerRuntime(
+            address=settings.docker_host,
+            pull_seconds=settings.docker_pull_sec,
+            placement=Placement(
+                instance=settings.docker_instance,
+                trainer_network=settings.docker_trainer_network,
+                server_network=settings.docker_server_network,
+                serve_port=settings.serve_port or DEFAULT_SERVE_PORT,
+                volume_prefix=settings.docker_volume_prefix,
+                pids_limit=settings.docker_pids_limit,
+                log_max_size=settings.docker_log_max_size,
+                log_max_files=settings.docker_log_max_files,
+                gpus=settings.docker_gpus,
+                environment=settings.container_environment(),
+            ),
+        )
     return ProcessRuntime(
         state=settings.state_path / "process",
         project_root=settings.project_root,

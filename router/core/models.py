@@ -138,6 +138,7 @@ class Training(Record):
     parameters: dict[str, str | None]  # as applied; None: unset
     resources: Resources = Resources()
     gpus: str | None = None
+    volumes: dict[str, str] = Field(default_factory=dict)  # name -> folder inside, read-only
     timeout_seconds: float
     experiment: str
     model_name: str | None = None  # the name that the version must appear under, if the spec says

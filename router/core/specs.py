@@ -25,6 +25,8 @@ BAD_TRAINER_NAME = (
     "a trainer's name has up to 63 letters, digits, `_`, `.` and `-`, and begins with a letter or digit"
 )
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(b|[kmgt](?:i?b)?)?", re.IGNORECASE)
+_VOLUME = re.compile(r"(?!/tmp:)(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,32}:ro")
+_VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,200}")
 _MEMORY_STEPS = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -48,6 +50,19 @@ def read_gpus(value: object) -> object:
     return text if text.strip("0") else None
 
 
+def read_volume(value: object) -> object:
+    """`/data:ro` to `/data`. The `:ro` must be said, since nobody can have it otherwise."""
+    if not isinstance(value, str) or not _VOLUME.fullmatch(value):
+        raise ValueError("must be a folder in the container, and read-only: /path:ro")
+    return value.removesuffix(":ro")
+
+
+def check_volume_name(value: str) -> str:
+    if not _VOLUME_NAME.fullmatch(value):
+        raise ValueError("must be the name of a volume, not a path: letters, digits, `_`, `.` and `-`")
+    return value
+
+
 def check_reference(value: str) -> str:
     if not value.strip() or len(value) > 1024 or not value.isprintable():
         raise ValueError("must be a name of up to 1024 characters, none of them a control character")
@@ -55,6 +70,8 @@ def check_reference(value: str) -> str:
 
 
 Reference = Annotated[str, AfterValidator(check_reference)]
+VolumeName = Annotated[str, AfterValidator(check_volume_name)]
+Folder = Annotated[str, BeforeValidator(read_volume)]
 
 
 class Resources(BaseModel):
@@ -89,6 +106,14 @@ class TrainerEntry(BaseModel):
     gpus: Annotated[str | None, BeforeValidator(read_gpus)] = None
     env: dict[str, str] = Field(default_factory=dict, repr=False)  # may hold secrets
     resources: Resources = Resources()
+    volumes: dict[VolumeName, Folder] = Field(default_factory=dict, max_length=16)
+
+    @field_validator("volumes")
+    @classmethod
+    def check_volumes(cls, volumes: dict[str, str]) -> dict[str, str]:
+        if len(set(volumes.values())) < len(volumes):
+            raise ValueError("two volumes have one folder")
+        return volumes
 
     @field_validator("env")
     @classmethod

@@ -83,7 +83,7 @@ class Commands:
             runtime=policy.runtime_kind,
             defaults=DefaultImages(policy.trainer_image, policy.serve_image),
         )
-        await context.runtime.refuse_unsupported(spec.resources, spec.gpus)
+        await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes)
         training_id = context.ids.new("trn")
         now = context.clock.now()
         promise = RollIntent(
@@ -105,6 +105,7 @@ class Commands:
             parameters=applied,
             resources=spec.resources,
             gpus=spec.gpus,
+            volumes=spec.volumes,
             timeout_seconds=spec.timeout or policy.trainer_timeout,
             experiment=experiment_of(env, spec.name),
             model_name=registered_model_of(env),

@@ -83,6 +83,7 @@ class TrainingActions:
             env=env,
             resources=training.resources,
             gpus=training.gpus,
+            volumes=training.volumes,
         )
         state = await self._context.runtime.launch(workload)
         started = state.started_at or self._context.clock.now()

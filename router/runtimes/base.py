@@ -4,7 +4,7 @@ A workload is found again by its owner, the id of the training or server record 
 call may be repeated after a crash: `launch` adopts what is already there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,6 +40,7 @@ class Workload:
     env: dict[str, str]  # complete but for SERVE_PORT and SERVE_HOST, which the runtime sets for a server
     resources: Resources = Resources()
     gpus: str | None = None
+    volumes: Mapping[str, str] = field(default_factory=dict)  # name -> folder inside, read-only
     endpoint: str | None = None  # of a server, for labels
     avoid_addresses: frozenset[str] = field(default_factory=frozenset)  # still named somewhere: never reuse
 
@@ -68,7 +69,9 @@ class Runtime(Protocol):
     async def resolve_image(self, reference: str) -> Image:
         """Pin a reference to a digest. Raises ImageNotFound."""
 
-    async def refuse_unsupported(self, resources: Resources, gpus: str | None) -> None:
+    async def refuse_unsupported(
+        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+    ) -> None:
         """Raise UnsupportedSetting, naming the setting, if `launch` could not honour it."""
 
     async def launch(self, workload: Workload) -> WorkloadState:

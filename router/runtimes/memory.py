@@ -3,6 +3,7 @@
 Nothing here takes time or happens by itself, so a test that ends a trainer knows exactly when it ended.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -33,7 +34,7 @@ class MemoryRuntime:
     clock: Clock = field(default_factory=SystemClock)
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
-    unsupported: set[str] = field(default_factory=set)  # of "cpus", "memory", "pids", "gpus"
+    unsupported: set[str] = field(default_factory=set)  # of "cpus", "memory", "pids", "gpus", "volumes"
     unavailable: bool = False
     output: dict[str, str] = field(default_factory=dict)  # by owner
     usages: dict[str, Usage] = field(default_factory=dict)  # by owner
@@ -84,20 +85,22 @@ class MemoryRuntime:
         pinned = self._behaviour(reference).digest or "sha256:" + sha256(reference.encode()).hexdigest()
         return Image(reference, pinned)
 
-    async def refuse_unsupported(self, resources: Resources, gpus: str | None) -> None:
-        wanted = {"gpus": gpus}
+    async def refuse_unsupported(
+        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+    ) -> None:
+        wanted: dict[str, object] = {"gpus": gpus, "volumes": volumes or None}
         if resources.required:
             wanted |= {name: getattr(resources, name) for name in ("cpus", "memory", "pids")}
         for name in sorted(self.unsupported):
             if wanted.get(name) is not None:
-                setting = "gpus" if name == "gpus" else f"resources.{name}"
+                setting = name if name in {"gpus", "volumes"} else f"resources.{name}"
                 raise UnsupportedSetting(f"This runtime cannot honour {setting!r}.")
 
     async def launch(self, workload: Workload) -> WorkloadState:
         await self.check()
         if workload.owner in self._states:
             return self._states[workload.owner]
-        await self.refuse_unsupported(workload.resources, workload.gpus)
+        await self.refuse_unsupported(workload.resources, workload.gpus, workload.volumes)
         await self.resolve_image(workload.image.reference)
         behaviour = self._behaviour(workload.image.reference)
         if behaviour.launch_error is not None:

@@ -7,7 +7,7 @@ Beside each stands a shim (`process_shim`), which tells how it ended; what is kn
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -84,11 +84,18 @@ class ProcessRuntime:
     async def resolve_image(self, reference: str) -> Image:
         return await self._threads.work(partial(self._sources.resolve, reference))
 
-    async def refuse_unsupported(self, resources: Resources, gpus: str | None) -> None:
+    async def refuse_unsupported(
+        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+    ) -> None:
         if gpus is not None:
             raise UnsupportedSetting(
                 "gpus cannot be honoured: processes share every GPU of the machine",
                 hint="leave `gpus` out under RUNTIME=process, where trainers see all of them",
+            )
+        if volumes:
+            raise UnsupportedSetting(
+                "volumes cannot be honoured: processes see the files of the machine as they are",
+                hint="leave `volumes` out under RUNTIME=process, and name the folder in `env`",
             )
         await self._threads.look(partial(self._cgroups.refuse_unsupported, resources))
 
@@ -96,7 +103,7 @@ class ProcessRuntime:
         state = await self.inspect(workload.owner)
         if state is not None:
             return await self._adopt(state)
-        await self.refuse_unsupported(workload.resources, workload.gpus)
+        await self.refuse_unsupported(workload.resources, workload.gpus, workload.volumes)
         source = await self._threads.work(partial(self._sources.open, workload.image))
         interpreter = await self._environments.interpreter(source.lock)
         with CancelScope(shield=True):  # from here on it is a moment, and then it has to be watched

@@ -1,0 +1,209 @@
+"""Calls of Docker's API, in threads, with their errors translated at this one edge.
+
+Of Docker's SDK the connection is used: sockets, versions, registry logins. Paths and bodies are spelled out
+by the callers, since the socket proxy lets no other calls through than those, and no other keys.
+"""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from anyio import CapacityLimiter, to_thread
+from docker import APIClient
+from docker.auth import get_config_header, resolve_repository_name
+from docker.errors import DockerException
+from docker.types import CancellableStream
+from requests import RequestException, Response
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+
+from router.core.errors import RuntimeUnavailable
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+CALLS_AT_ONCE = 16
+GONE = frozenset({502, 503, 504})  # what a proxy says for a daemon that does not answer
+# A daemon or proxy whose machine has vanished says no goodbye, and a stream of events may be silent for days.
+KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
+
+T = TypeVar("T")
+
+
+class Refused(RuntimeUnavailable):
+    """Docker, or the proxy before it, has refused a call."""
+
+    def __init__(self, answer: int, message: str) -> None:
+        self.answer = answer  # its HTTP status
+        super().__init__(f"Docker refuses: {message}")
+        self.reason = message
+
+
+@dataclass(frozen=True)
+class Call:
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class DockerClient:
+    """Raises RuntimeUnavailable where nothing answers, Refused for every other answer than a good one."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._connection: APIClient | None = None
+        self._connecting = threading.Lock()
+        self._limiter = CapacityLimiter(CALLS_AT_ONCE)
+
+    async def call(self, method: str, path: str, body: object = None, **query: str) -> Any:
+        """The answer's JSON, or None if it has none."""
+        return await self.consume(Call(method, path, query, body), _read_json)
+
+    async def consume(self, call: Call, reader: Callable[[Response], T]) -> T:
+        """`reader` reads the answer, as it comes, in a thread."""
+
+        def work() -> T:
+            with self._translated(), self._open(call, ANSWER_SECONDS) as response:
+                return reader(response)
+
+        return await to_thread.run_sync(work, limiter=self._limiter)
+
+    async def open(self, call: Call) -> "Lines":
+        """An answer without an end, as lines of JSON. To be closed by who opens it."""
+
+        def work() -> Lines:
+            with self._translated():
+                return Lines(self._open(call, None), self._translated)
+
+        return await to_thread.run_sync(work, limiter=self._limiter)
+
+    async def find_login(self, repository: str) -> dict[str, str]:
+        """The header that lets us in at the repository's registry, as `docker login` left it here."""
+
+        def work() -> dict[str, str]:
+            with self._translated():
+                registry, _ = resolve_repository_name(repository)
+                header = get_config_header(self._connect(), registry)
+                return {"X-Registry-Auth": header.decode()} if header else {}
+
+        return await to_thread.run_sync(work, limiter=self._limiter)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> APIClient:
+        """The version of the API is agreed on at the first call, and again after `close`."""
+        with self._connecting:
+            if self._connection is None:
+                connection = _Connection(self._address, version="auto", max_pool_size=CALLS_AT_ONCE + 2)
+                self._connection = connection
+            return self._connection
+
+    def _open(self, call: Call, answer_seconds: float | None) -> Response:
+        connection = self._connect()
+        response = connection.request(
+            call.method,
+            f"{connection.base_url}/v{connection.api_version}{quote(call.path, safe='/:@')}",
+            params=call.query,
+            json=call.body,
+            headers=call.headers,
+            stream=True,
+            allow_redirects=False,
+            timeout=(CONNECT_SECONDS, answer_seconds),
+        )
+        if response.status_code < 300 or response.status_code == 304:  # 304: it is so already
+            return response
+        with response:
+            message = _read_message(response)
+        if response.status_code in GONE:
+            raise RuntimeUnavailable(f"Docker does not answer at {self._address}: {message}")
+        raise Refused(response.status_code, message)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (RequestException, HTTPError, DockerException, OSError, ValueError) as error:
+            raise RuntimeUnavailable(
+                f"Docker does not answer at {self._address}: {_find_root(error)}",
+                hint="see that the engine (or the socket proxy) runs, and DOCKER_HOST",
+            ) from error
+
+
+class _Connection(APIClient):
+    def __init__(self, address: str, *, version: str, max_pool_size: int) -> None:
+        # Before the first call, which the SDK makes while it is set up. Proxies are for registries.
+        self.trust_env = False
+        super().__init__(address, version=version, timeout=int(ANSWER_SECONDS), max_pool_size=max_pool_size)
+        if self.base_url.startswith("http://"):
+            self.mount("http://", _PatientAdapter(pool_maxsize=max_pool_size))
+
+
+class _PatientAdapter(HTTPAdapter):
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        super().init_poolmanager(*arguments, socket_options=KEEPALIVE, **named)
+
+
+class Lines:
+    """Values that come one a line for as long as the other side likes, read in a thread of their own."""
+
+    def __init__(self, response: Response, translated: Callable[[], Any]) -> None:
+        self._response = response
+        self._stream = CancellableStream(response.iter_lines(chunk_size=1), response)
+        self._translated = translated
+
+    async def read(self, heard: Callable[[dict[str, Any]], None]) -> None:
+        """Call `heard` in the event loop for each, until the other side ends, or we are cancelled."""
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            with self._translated():
+                for line in self._stream:
+                    if line:
+                        loop.call_soon_threadsafe(heard, json.loads(line))
+
+        # A cancelled read ends its thread by `close`, which the caller owes.
+        await to_thread.run_sync(work, limiter=CapacityLimiter(1), abandon_on_cancel=True)
+
+    def close(self) -> None:
+        """From any thread; whoever reads is at the end."""
+        with suppress(OSError, AttributeError):  # ended already
+            self._stream.close()
+        self._response.close()
+
+
+def _read_json(response: Response) -> Any:
+    return json.loads(response.content) if response.content else None
+
+
+def _read_message(response: Response) -> str:
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status_code} {response.reason}"
+
+
+def _find_root(error: BaseException) -> BaseException:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+filters_of = partial(json.dumps, separators=(",", ":"))
