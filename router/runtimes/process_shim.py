@@ -113,8 +113,9 @@ def start_child(order: dict[str, Any], output: int, go: int, refused: int) -> in
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(order["directory"])
-        for ignored_by_python_or_router in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT):
-            signal.signal(ignored_by_python_or_router, signal.SIG_DFL)
+        # Python ignores some, the router others, and whoever started the router in the background a few more.
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
         os.execvpe(order["command"][0], order["command"], order["env"])
     except OSError as error:
         os.write(refused, f"{order['command'][0]}: {error.strerror}".encode())
