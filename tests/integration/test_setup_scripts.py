@@ -85,7 +85,7 @@ def test_a_stand_in_finds_packages_where_its_host_does_but_not_in_folders_of_the
     for name in ("UV_DEFAULT_INDEX", "UV_INDEX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "https://own.example/simple")
-    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "file:///opt/wheels https://more.example/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "file:///srv/wheels https://more.example/simple")
     files = system_files()
     pip = files["etc/pip.conf"].decode().splitlines()
     assert "index-url = https://own.example/simple" in pip

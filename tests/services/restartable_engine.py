@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ def run_restartable_engine(docker_host: str, *options: str) -> Iterator[PrivateE
     dockerd = find_program("dockerd")
     engine: PrivateEngine | EngineLine
     with short_directory() as directory:
-        if dockerd is None or os.geteuid() != 0:
+        if dockerd is None or shutil.which("ip") is None or os.geteuid() != 0:
             engine = EngineLine(directory, docker_host)
         else:
             engine = PrivateEngine(dockerd, directory, *options)
