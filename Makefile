@@ -1,8 +1,11 @@
 # Each target is one script, for people and for CI alike; the scripts say more and take options.
-.PHONY: demo down test lint bench
+.PHONY: demo up down test lint bench
 
 demo:
 	@scripts/demo
+
+up:
+	@scripts/up
 
 down:
 	@scripts/down

@@ -274,8 +274,8 @@ class Settings(BaseSettings):
     """Image (under RUNTIME=process: source folder) of servers for models whose trainer's spec names none."""
 
     serve_port: Port | None = None
-    """Port inside a serving container; 8080 if unset. Refused under RUNTIME=process, where PROCESS_PORTS takes
-    its place."""
+    """Port inside a serving container; 8080 if unset. Refused under RUNTIME=process, where PROCESS_PORTS
+    takes its place."""
 
     process_ports: Ports = range(20000, 30000)
     """Ports for servers under RUNTIME=process, first and last: `20000-29999`."""
@@ -350,8 +350,8 @@ class Settings(BaseSettings):
         if self.runtime == "docker":
             if _LOOPBACK.match(self.mlflow_tracking_uri):
                 raise ValueError(
-                    "MLFLOW_TRACKING_URI: under RUNTIME=docker it must be an address that containers reach too,"
-                    f" and {self.mlflow_tracking_uri} is a container itself there"
+                    "MLFLOW_TRACKING_URI: under RUNTIME=docker it must be an address for containers too;"
+                    f" inside one, {self.mlflow_tracking_uri} is the container itself"
                 )
         elif self.serve_port is not None:
             raise ValueError("SERVE_PORT: has no meaning under RUNTIME=process; set PROCESS_PORTS instead")

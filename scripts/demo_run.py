@@ -1,13 +1,17 @@
 """What a person sees of Switchyard first: a model trained a moment ago answers on the public port."""
 
 import json
+import os
 import sys
 import time
 from typing import Any
 
 import httpx
 
+from scripts.compose_stack import ComposeStack
 from scripts.stack import Stack, StackError
+
+AnyStack = Stack | ComposeStack
 
 TRAINER = "sklearn-model-1"
 TRAINING_SECONDS = 900
@@ -22,10 +26,11 @@ ROWS = {"dataframe_records": [PATIENT]}
 def main() -> int:
     began = time.monotonic()
     try:
-        stack = Stack.from_environment()
-        with stack.turn():
-            for line in stack.start():
-                say(line)
+        stack: AnyStack = (
+            ComposeStack() if os.environ.get("RUNTIME") == "docker" else Stack.from_environment()
+        )
+        for line in stack.bring_up():
+            say(line)
         trained = train_and_roll(stack)
         prediction = predict(stack)
     except StackError as error:
@@ -42,7 +47,7 @@ def say(line: str) -> None:
     print(f"demo: {line}", flush=True)
 
 
-def train_and_roll(stack: Stack) -> dict[str, Any]:
+def train_and_roll(stack: AnyStack) -> dict[str, Any]:
     path = f"/admin/train_then_roll/{TRAINER}"
     say(f"POST {path}: trains, registers, probes, switches (the first time it installs the model's packages)")
     answer = post(stack, f"{stack.router_url}{path}", {"wait_seconds": TRAINING_SECONDS})
@@ -55,16 +60,16 @@ def train_and_roll(stack: Stack) -> dict[str, Any]:
     return answer
 
 
-def predict(stack: Stack) -> dict[str, Any]:
+def predict(stack: AnyStack) -> dict[str, Any]:
     say("POST /invocations on the public port")
     return post(stack, f"{stack.public_url}/invocations", ROWS)
 
 
-def post(stack: Stack, url: str, body: dict[str, Any]) -> dict[str, Any]:
+def post(stack: AnyStack, url: str, body: dict[str, Any]) -> dict[str, Any]:
     try:
         response = httpx.post(url, json=body, timeout=TRAINING_SECONDS + 60, trust_env=False)
     except httpx.TransportError as error:
-        raise StackError(f"{url} does not answer ({error!r}); logs: {stack.log('router').parent}") from error
+        raise StackError(f"{url} does not answer ({error!r}); logs: {stack.logs}") from error
     if response.status_code >= 400:
         raise StackError(f"{url} answers {response.status_code}\n{explain(response)}")
     answer: dict[str, Any] = response.json()
@@ -85,7 +90,7 @@ def explain(response: httpx.Response) -> str:
     return "\n".join(line for line in lines if line) or response.text
 
 
-def run_url(stack: Stack, run_id: str) -> str:
+def run_url(stack: AnyStack, run_id: str) -> str:
     api = f"{stack.mlflow_url}/api/2.0/mlflow/runs/get"
     try:
         answer = httpx.get(api, params={"run_id": run_id}, timeout=30, trust_env=False).raise_for_status()
@@ -95,7 +100,7 @@ def run_url(stack: Stack, run_id: str) -> str:
     return f"{stack.mlflow_url}/#/experiments/{experiment}/runs/{run_id}"
 
 
-def summary(stack: Stack, trained: dict[str, Any], prediction: dict[str, Any], seconds: float) -> str:
+def summary(stack: AnyStack, trained: dict[str, Any], prediction: dict[str, Any], seconds: float) -> str:
     return f"""
 prediction   {json.dumps(prediction)}
 model        {trained["model_uri"]}, trained and rolled out in this run of {seconds:.0f} s
@@ -105,7 +110,7 @@ router       {stack.router_url}/docs
 
 ask again    curl -s {stack.public_url}/invocations -H 'Content-Type: application/json' \\
                -d '{json.dumps(ROWS)}'
-stop it all  make down      (scripts/down --wipe deletes its state too)"""
+stop it all  {stack.stop_command}"""
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ class Service:
 
 
 class Stack:
+    stop_command = "make down      (scripts/down --wipe deletes its state too)"
+
     def __init__(self, ports: Ports, home: Path) -> None:
         self.ports = ports
         self.home = home
@@ -63,6 +65,7 @@ class Stack:
         self.state = home / "state"
         self.caddy_config = self.state / "caddy.json"
         self.admin_socket = self.state / "caddy-admin.sock"
+        self.logs = str(home / "logs")
         self.router_url = f"http://127.0.0.1:{ports.router_port}"
         self.public_url = f"http://localhost:{ports.proxy_public_port}"
         self.mlflow_url = f"http://localhost:{ports.mlflow_service_port}"
@@ -130,6 +133,10 @@ class Stack:
         with (self.home / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def bring_up(self) -> Iterator[str]:
+        with self.turn():
+            yield from self.start()
 
     def check_settings(self) -> None:
         """Before anything starts. Raises StackError, naming each that the router would refuse."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.services.caddy import Caddy, run_caddy, short_directory
+from tests.services.docker_puppets import Puppets, open_puppets
 from tests.services.engine import ensure_engine
 from tests.services.mlflow_server import MlflowServer, run_mlflow_server
 from tests.services.postgres import Postgres, run_postgres
@@ -43,6 +44,12 @@ def postgres() -> Iterator[Postgres]:
 def docker_host() -> str:
     """The address of the machine's Docker engine, which other checkouts and people may use, too."""
     return ensure_engine()
+
+
+@pytest.fixture(scope="session")
+def puppets(docker_host: str) -> Iterator[Puppets]:
+    with open_puppets(docker_host) as made:
+        yield made
 
 
 @pytest.fixture

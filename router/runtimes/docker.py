@@ -75,7 +75,8 @@ class DockerRuntime:
             with CancelScope(shield=True):  # from here on it is a moment, and then it has to be watched
                 for unstarted in group:
                     await self._containers.remove(unstarted.id)
-                return await self._start(workload, await self._create(workload, image))
+                launched = await self._start(workload, await self._create(workload, image))
+        return launched
 
     async def inspect(self, owner: str) -> WorkloadState | None:
         found = await self._containers.find_launched(owner)

@@ -1,6 +1,7 @@
 """Ends, from Docker's stream of events; what ended while the stream was cut, from a listing after it.
 
-An end is told once: whoever takes the container out of the watch tells, be it an event, a listing or a removal.
+An end is told once: whoever takes the container out of the watch tells, be it an event, a listing or a
+removal.
 """
 
 import asyncio

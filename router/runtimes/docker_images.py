@@ -1,7 +1,7 @@
 """From an image's name to what pins its content, and back: what a tag names tomorrow is another matter.
 
-An image that came from a registry is pinned by its digest there, by which it can be pulled again; one that was
-built on this host by its id.
+An image that came from a registry is pinned by its digest there, by which it can be pulled again; one that
+was built on this host by its id.
 """
 
 import re

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from pathlib import Path
 from typing import Protocol
 
@@ -9,8 +10,11 @@ from anyio import to_thread
 
 from router.core.specs import Resources
 from router.runtimes.base import Image, Role, Runtime, Workload, WorkloadState
+from router.runtimes.docker import DockerRuntime
 from router.runtimes.memory import Behaviour, MemoryRuntime
 from router.runtimes.process import ProcessRuntime
+from tests.services import docker_puppets
+from tests.services.docker_puppets import Puppets
 
 OBEDIENT, STUBBORN, MISSING = "obedient", "stubborn", "missing"
 LIMIT_SECONDS = 60
@@ -31,6 +35,12 @@ SOURCE = 'train = ["python", "puppet.py"]\nserve = ["python", "puppet.py"]\n'
 class Stage(Protocol):
     @property
     def runtime(self) -> Runtime: ...
+
+    def image_of(self, kind: str) -> str:
+        """The reference to write for it."""
+
+    def name_of(self, owner: str) -> str:
+        """The name of this owner's workload."""
 
     async def launch(
         self,
@@ -57,7 +67,17 @@ class Stage(Protocol):
     async def close(self) -> None: ...
 
 
-class MemoryStage:
+class PlainNames:
+    """Where nobody else's names are in the way."""
+
+    def image_of(self, kind: str) -> str:
+        return kind
+
+    def name_of(self, owner: str) -> str:
+        return f"name-of-{owner}"
+
+
+class MemoryStage(PlainNames):
     def __init__(self) -> None:
         self.runtime = MemoryRuntime(missing={MISSING}, unsupported={"gpus"})
         self.runtime.behaviours[STUBBORN] = Behaviour(ignores_sigterm=True)
@@ -92,7 +112,7 @@ class MemoryStage:
         return
 
 
-class ProcessStage:
+class ProcessStage(PlainNames):
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._project = directory / "project"
@@ -164,6 +184,61 @@ class ProcessStage:
             os.close(string)
 
 
+class DockerStage:
+    """Its puppets are ordered by a pipe inside their container."""
+
+    def __init__(self, puppets: Puppets) -> None:
+        self._puppets = puppets
+        self._token = secrets.token_hex(4)
+        self._routers: list[DockerRuntime] = []
+        self.runtime = self.make_runtime()
+
+    def make_runtime(self) -> DockerRuntime:
+        runtime = self._puppets.make_runtime(f"test-{self._token}")
+        self._routers.append(runtime)
+        return runtime
+
+    def image_of(self, kind: str) -> str:
+        return docker_puppets.MISSING if kind == MISSING else self._puppets.image
+
+    def name_of(self, owner: str) -> str:
+        return f"{owner}-{self._token}"
+
+    async def launch(
+        self,
+        owner: str,
+        kind: str = OBEDIENT,
+        *,
+        role: Role = Role.TRAINER,
+        says: str = "",
+        avoid: frozenset[str] = frozenset(),
+    ) -> WorkloadState:
+        image = await self.runtime.resolve_image(self.image_of(kind))
+        env = {"KIND": kind, "SAYS": says}
+        return await self.runtime.launch(
+            make_workload(owner, role, image, env, avoid, name=self.name_of(owner))
+        )
+
+    async def make_ready(self, owner: str) -> None:
+        await to_thread.run_sync(self._puppets.make_ready, self.name_of(owner))
+
+    async def end(self, owner: str, exit_code: int) -> None:
+        await to_thread.run_sync(self._puppets.order, self.name_of(owner), f"exit {exit_code}")
+
+    async def be_killed(self, owner: str, number: int) -> None:
+        await to_thread.run_sync(self._puppets.order, self.name_of(owner), f"kill {number}")
+
+    async def replace_router(self) -> None:
+        await self.runtime.close()
+        self.runtime = self.make_runtime()
+        await self.runtime.start()
+
+    async def close(self) -> None:
+        for runtime in self._routers:
+            await runtime.close()
+        await to_thread.run_sync(self._puppets.remove_containers, f"test-{self._token}")
+
+
 def make_workload(
     owner: str,
     role: Role,
@@ -171,11 +246,12 @@ def make_workload(
     env: dict[str, str],
     avoid: frozenset[str] = frozenset(),
     resources: Resources | None = None,
+    name: str | None = None,
 ) -> Workload:
     return Workload(
         owner=owner,
         role=role,
-        name=f"name-of-{owner}",
+        name=name or f"name-of-{owner}",
         image=image,
         env=env,
         resources=resources or Resources(),

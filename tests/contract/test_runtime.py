@@ -1,4 +1,4 @@
-"""What every runtime promises: the memory driver and real processes."""
+"""What every runtime promises: the memory driver, real processes, and containers of a real engine."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +13,7 @@ from tests.contract.runtime_stages import (
     MISSING,
     OBEDIENT,
     STUBBORN,
+    DockerStage,
     Listener,
     MemoryStage,
     ProcessStage,
@@ -25,12 +26,21 @@ pytestmark = pytest.mark.anyio
 GRACE = 30.0  # more than any obedient puppet needs
 
 
-@pytest.fixture(params=["memory", "process"])
+@pytest.fixture(params=["memory", "process", "docker"])
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
-    stage: Stage = MemoryStage() if request.param == "memory" else ProcessStage(tmp_path)
+    stage = open_stage(request, tmp_path)
     await stage.runtime.start()
     yield stage
     await stage.close()
+
+
+def open_stage(request: pytest.FixtureRequest, directory: Path) -> Stage:
+    match request.param:
+        case "memory":
+            return MemoryStage()
+        case "process":
+            return ProcessStage(directory)
+    return DockerStage(request.getfixturevalue("puppets"))
 
 
 async def exit_code(stage: Stage, owner: str) -> int | None:
@@ -44,7 +54,7 @@ async def test_a_launched_trainer_runs_and_is_found_by_its_owner(stage: Stage) -
     launched = await stage.launch("trn_1")
 
     assert launched.status is WorkloadStatus.RUNNING
-    assert (launched.owner, launched.name, launched.role) == ("trn_1", "name-of-trn_1", Role.TRAINER)
+    assert (launched.owner, launched.name, launched.role) == ("trn_1", stage.name_of("trn_1"), Role.TRAINER)
     assert launched.started_at is not None
     assert (launched.exit_code, launched.finished_at, launched.address) == (None, None, None)
     assert await stage.runtime.inspect("trn_1") == launched
@@ -259,18 +269,20 @@ async def test_what_runs_uses_memory_and_what_has_ended_does_not(stage: Stage) -
 
 
 async def test_an_image_is_pinned_by_its_content(stage: Stage) -> None:
-    image = await stage.runtime.resolve_image(OBEDIENT)
+    reference = stage.image_of(OBEDIENT)
+    image = await stage.runtime.resolve_image(reference)
 
-    assert image.reference == OBEDIENT
+    assert image.reference == reference
     assert image.digest.startswith("sha256:")
-    assert await stage.runtime.resolve_image(OBEDIENT) == image
+    assert await stage.runtime.resolve_image(reference) == image
 
 
 async def test_an_image_that_is_not_there_starts_nothing(stage: Stage) -> None:
-    with pytest.raises(ImageNotFound, match=MISSING):
-        await stage.runtime.resolve_image(MISSING)
-    image = Image(MISSING, "sha256:" + "0" * 64)
-    with pytest.raises(ImageNotFound):
+    missing = stage.image_of(MISSING)
+    with pytest.raises(ImageNotFound, match=missing):
+        await stage.runtime.resolve_image(missing)
+    image = Image(missing, "sha256:" + "0" * 64)
+    with pytest.raises(ImageNotFound, match=missing):
         await stage.runtime.launch(make_workload("trn_1", Role.TRAINER, image, {}))
 
     assert await stage.runtime.list_owned() == []

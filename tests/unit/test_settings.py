@@ -121,7 +121,7 @@ def test_the_admin_socket_may_be_written_in_three_ways(load: Load, written: str)
         ("SWITCHYARD_TOKEN", "short", "at least 16"),
         ("SWITCHYARD_TOKEN", "sixteen and spaces", "visible ASCII"),
         ("PUBLIC_HOST", "localhost:9000", "without a scheme or port"),
-        ("RUNTIME", "docker", "should be 'process'"),
+        ("RUNTIME", "kubernetes", "should be 'process' or 'docker'"),
         ("PROXY", "nginx", "should be 'caddy_slots' or 'caddy_admin'"),
         ("MLFLOW_TRACKING_URI", "sqlite:///x.db", "http:// or https://"),
         ("PROXY_ADMIN_URL", "http://proxy:2019", "must be a unix socket"),
@@ -135,6 +135,13 @@ def test_the_admin_socket_may_be_written_in_three_ways(load: Load, written: str)
         ("PROCESS_PORTS", "8000-8100", "the range holds the port 8000 of ROUTER_PORT"),
         ("PROXY_PUBLIC_PORT", "8000", "the port 8000 is that of ROUTER_PORT too"),
         ("SERVE_PORT", "8080", "has no meaning under RUNTIME=process"),
+        ("DOCKER_HOST", "ssh://host", "must be unix:///PATH or tcp://HOST:PORT"),
+        ("DOCKER_HOST", "tcp://user:secret@host:2375", "must be unix:///PATH or tcp://HOST:PORT"),
+        ("DOCKER_INSTANCE", "a=b", "must begin with a letter or digit"),
+        ("DOCKER_SERVER_NETWORK", "host", "must be a network of its own"),
+        ("DOCKER_VOLUME_PREFIX", "/", "must begin with a letter or digit"),
+        ("DOCKER_PIDS_LIMIT", "0", "greater than or equal to 16"),
+        ("DOCKER_LOG_MAX_SIZE", "10 MB", "should match pattern"),
         ("PRODUCTION_ALIAS", "latest", "an alias that MLflow takes"),
         ("PRODUCTION_ALIAS", "v1", "an alias that MLflow takes"),
         ("HEALTH_TIMEOUT_SEC", "901", "less than or equal to 900"),
@@ -163,6 +170,28 @@ def test_a_router_that_others_can_reach_needs_a_token(load: Load, name: str, hos
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "[::1]", "localhost"])
 def test_a_router_inside_a_container_is_judged_by_where_it_is_published(load: Load, host: str) -> None:
     assert load(ROUTER_HOST="router-api", ROUTER_BIND=host).router_host == "router-api"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_containers_are_not_sent_to_themselves_for_mlflow(load: Load, host: str) -> None:
+    (said,) = load.refused(RUNTIME="docker", MLFLOW_TRACKING_URI=f"http://{host}:5000")
+    assert said.startswith("MLFLOW_TRACKING_URI: under RUNTIME=docker it must be an address for containers")
+
+
+def test_containers_get_a_port_of_their_own(load: Load) -> None:
+    settings = load(RUNTIME="docker", MLFLOW_TRACKING_URI="http://mlflow:5000", SERVE_PORT="8081")
+    assert settings.serve_port == 8081
+
+
+def test_containers_get_mlflows_login_and_no_path_of_this_machine(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load()
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "let-me-in")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/ca.pem")
+    inherited = settings.container_environment()
+    assert inherited["MLFLOW_TRACKING_TOKEN"] == "let-me-in"
+    assert {"PATH", "HOME", "REQUESTS_CA_BUNDLE"} & set(inherited) == set()
 
 
 def test_all_wrong_settings_are_named_and_nothing_that_only_follows_from_them(load: Load) -> None:

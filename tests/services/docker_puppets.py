@@ -1,0 +1,124 @@
+"""Images as small as can be for tests of the Docker runtime, and the labels and networks that tell one run of
+tests from all others on the same engine."""
+
+import io
+import secrets
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from docker import APIClient
+
+from router.runtimes.docker import DockerRuntime
+from router.runtimes.docker_create import Placement
+from tests.services.engine import BASE_IMAGE
+
+ORDERS = "/orders"
+PUPPET = f"""
+import os, signal, sys
+if os.environ.get("KIND") == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.environ.get("SAYS", ""), flush=True)
+exec(os.environ.get("DOES", ""))
+text = ""
+while not text:
+    with open("{ORDERS}") as orders:
+        text = orders.read()
+verb, number = text.split()
+if verb == "exit":
+    sys.exit(int(number))
+os.kill(os.getpid(), int(number))
+"""
+DOCKERFILE = f"""
+FROM {BASE_IMAGE}
+ARG MARK=first
+LABEL mark=$MARK
+RUN mkfifo {ORDERS}
+COPY puppet.py /puppet.py
+CMD ["python", "/puppet.py"]
+"""
+MISSING = "127.0.0.1:1/missing"  # a registry that refuses every connection
+
+
+@dataclass(frozen=True)
+class Puppets:
+    """One image, under a name that nobody else has, and one network."""
+
+    docker_host: str
+    docker: APIClient
+    token: str
+
+    @property
+    def image(self) -> str:
+        return f"switchyard-test-{self.token}:latest"
+
+    @property
+    def network(self) -> str:
+        return f"switchyard-test-{self.token}"
+
+    @property
+    def volume_prefix(self) -> str:
+        return f"switchyard-test-{self.token}-"
+
+    def build(self, tag: str, mark: str = "first") -> str:
+        """Its id. Another mark makes another image."""
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            for name, text in (("Dockerfile", DOCKERFILE), ("puppet.py", PUPPET)):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+        for _ in self.docker.build(
+            fileobj=io.BytesIO(context.getvalue()),
+            custom_context=True,
+            tag=tag,
+            rm=True,
+            decode=True,
+            buildargs={"MARK": mark},
+        ):
+            pass
+        return str(self.docker.inspect_image(tag)["Id"])
+
+    def make_runtime(self, instance: str, address: str | None = None, **fields: object) -> DockerRuntime:
+        placement = Placement(
+            instance=instance,
+            trainer_network=self.network,
+            server_network=self.network,
+            volume_prefix=self.volume_prefix,
+            **fields,  # type: ignore[arg-type]
+        )
+        return DockerRuntime(address=address or self.docker_host, placement=placement, pull_seconds=60)
+
+    def run_inside(self, container: str, script: str) -> None:
+        """A shell's line; returns when it is done."""
+        made = self.docker.exec_create(container, ["sh", "-c", script])
+        self.docker.exec_start(made["Id"])
+        assert self.docker.exec_inspect(made["Id"])["ExitCode"] == 0
+
+    def make_ready(self, container: str) -> None:
+        """Opening a pipe's writing end waits for its reader."""
+        self.run_inside(container, f"true > {ORDERS}")
+
+    def order(self, container: str, text: str) -> None:
+        self.run_inside(container, f"echo {text} > {ORDERS}")
+
+    def remove_containers(self, instance: str) -> None:
+        label = {"label": f"switchyard.instance={instance}"}
+        for each in self.docker.containers(all=True, filters=label):
+            self.docker.remove_container(each["Id"], force=True, v=True)
+
+
+@contextmanager
+def open_puppets(docker_host: str) -> Iterator[Puppets]:
+    docker = APIClient(docker_host, version="auto")
+    puppets = Puppets(docker_host, docker, secrets.token_hex(4))
+    docker.create_network(puppets.network)
+    try:
+        puppets.build(puppets.image)
+        yield puppets
+    finally:
+        for image in docker.images(filters={"reference": f"switchyard-test-{puppets.token}*"}):
+            docker.remove_image(image["Id"], force=True)
+        docker.remove_network(puppets.network)
+        docker.close()
