@@ -30,7 +30,7 @@ class ComposeStack:
 
 def read_services() -> dict[str, dict[str, list[dict[str, str]]]]:
     """Of the compose file, with every variable filled in."""
-    command = [ROOT / "scripts" / "docker", "compose", "config", "--format", "json"]
+    command = [str(ROOT / "scripts" / "docker"), "compose", "config", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise StackError(f"docker-compose.yaml cannot be read: {done.stderr.strip()}")

@@ -150,7 +150,7 @@ def test_a_port_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
         Ports.from_environment()
 
 
-@pytest.mark.parametrize("home", ["/tmp/my state", "my state", f"/tmp/{'x' * 70}"])  # noqa: S108
+@pytest.mark.parametrize("home", ["/tmp/my state", "my state", f"/tmp/{'x' * 70}"])
 def test_a_home_that_caddy_cannot_be_given_is_refused_before_anything_is_installed(home: str) -> None:
     environment = {"PATH": "/usr/bin:/bin", "SWITCHYARD_HOME": home}
     done = subprocess.run([ROOT / "scripts/demo"], env=environment, capture_output=True, text=True)

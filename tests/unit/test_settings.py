@@ -190,7 +190,7 @@ def test_containers_get_mlflows_login_and_no_path_of_this_machine(
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "let-me-in")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/ca.pem")
     inherited = settings.container_environment()
-    assert inherited["MLFLOW_TRACKING_TOKEN"] == "let-me-in"
+    assert inherited["MLFLOW_TRACKING_TOKEN"] == "let-me-in"  # noqa: S105
     assert {"PATH", "HOME", "REQUESTS_CA_BUNDLE"} & set(inherited) == set()
 
 
@@ -228,7 +228,7 @@ def test_trainers_and_servers_inherit_what_they_need_and_none_of_the_routers_sec
     assert inherited["PATH"] == os.environ["PATH"]
     assert inherited["REQUESTS_CA_BUNDLE"] == "/ca.pem"
     assert inherited["https_proxy"] == "http://proxy:3128"
-    assert inherited["MLFLOW_TRACKING_TOKEN"] == "let-me-in"  # noqa: S105
+    assert inherited["MLFLOW_TRACKING_TOKEN"] == "let-me-in"  # noqa: S105  # noqa: S105
     assert not re.search("hunter2|not for them|packages", str(inherited))
     building = settings.build_environment()
     assert building["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
