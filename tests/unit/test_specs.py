@@ -134,7 +134,7 @@ def test_gpus_are_all_or_a_number(written: str, gpus: str | None) -> None:
 
 
 def test_a_volume_has_a_folder() -> None:
-    assert read("a: {volumes: {data: /in/data:ro}}")["a"].volumes == {"data": "/in/data"}
+    assert read("a: {volumes: {data: /in/data:ro}}")["a"].mounts == {"data": "/in/data"}
 
 
 def test_resources_survive_the_way_through_json() -> None:
