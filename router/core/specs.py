@@ -50,11 +50,11 @@ def read_gpus(value: object) -> object:
     return text if text.strip("0") else None
 
 
-def read_volume(value: object) -> object:
-    """`/data:ro` to `/data`. The `:ro` must be said, since nobody can have it otherwise."""
-    if not isinstance(value, str) or not _VOLUME.fullmatch(value):
+def check_folder(value: str) -> str:
+    """The `:ro` must be said, since nobody can have it otherwise."""
+    if not _VOLUME.fullmatch(value):
         raise ValueError("must be a folder in the container, and read-only: /path:ro")
-    return value.removesuffix(":ro")
+    return value
 
 
 def check_volume_name(value: str) -> str:
@@ -71,7 +71,7 @@ def check_reference(value: str) -> str:
 
 Reference = Annotated[str, AfterValidator(check_reference)]
 VolumeName = Annotated[str, AfterValidator(check_volume_name)]
-Folder = Annotated[str, BeforeValidator(read_volume)]
+Folder = Annotated[str, AfterValidator(check_folder)]
 
 
 class Resources(BaseModel):
@@ -114,6 +114,11 @@ class TrainerEntry(BaseModel):
         if len(set(volumes.values())) < len(volumes):
             raise ValueError("two volumes have one folder")
         return volumes
+
+    @property
+    def mounts(self) -> dict[str, str]:
+        """Volumes and their folders, without the mode, which is always the same."""
+        return {name: folder.removesuffix(":ro") for name, folder in self.volumes.items()}
 
     @field_validator("env")
     @classmethod

@@ -105,7 +105,7 @@ class Commands:
             parameters=applied,
             resources=spec.resources,
             gpus=spec.gpus,
-            volumes=spec.volumes,
+            volumes=spec.mounts,
             timeout_seconds=spec.timeout or policy.trainer_timeout,
             experiment=experiment_of(env, spec.name),
             model_name=registered_model_of(env),

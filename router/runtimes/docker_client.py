@@ -6,7 +6,6 @@ by the callers, since the socket proxy lets no other calls through than those, a
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,24 +20,15 @@ from docker.auth import get_config_header, resolve_repository_name
 from docker.errors import DockerException
 from docker.types import CancellableStream
 from requests import RequestException, Response
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from router.core.errors import RuntimeUnavailable
+from router.runtimes.docker_transport import connect
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 CALLS_AT_ONCE = 16
 GONE = frozenset({502, 503, 504})  # what a proxy says for a daemon that does not answer
-# A daemon or proxy whose machine has vanished says no goodbye, and a stream of events may be silent for days.
-KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-        if hasattr(socket, name)
-    ),
-]
 
 T = TypeVar("T")
 
@@ -66,7 +56,7 @@ class DockerClient:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._connection: APIClient | None = None
+        self._connection: tuple[APIClient, str] | None = None  # and the version of the API
         self._connecting = threading.Lock()
         self._limiter = CapacityLimiter(CALLS_AT_ONCE)
 
@@ -98,29 +88,29 @@ class DockerClient:
         def work() -> dict[str, str]:
             with self._translated():
                 registry, _ = resolve_repository_name(repository)
-                header = get_config_header(self._connect(), registry)
+                header = get_config_header(self._connect()[0], registry)
                 return {"X-Registry-Auth": header.decode()} if header else {}
 
         return await to_thread.run_sync(work, limiter=self._limiter)
 
     def close(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            self._connection[0].close()
             self._connection = None
 
-    def _connect(self) -> APIClient:
+    def _connect(self) -> tuple[APIClient, str]:
         """The version of the API is agreed on at the first call, and again after `close`."""
         with self._connecting:
             if self._connection is None:
-                connection = _Connection(self._address, version="auto", max_pool_size=CALLS_AT_ONCE + 2)
-                self._connection = connection
+                timeout = CONNECT_SECONDS, ANSWER_SECONDS
+                self._connection = connect(self._address, CALLS_AT_ONCE + 2, timeout)
             return self._connection
 
     def _open(self, call: Call, answer_seconds: float | None) -> Response:
-        connection = self._connect()
+        connection, version = self._connect()
         response = connection.request(
             call.method,
-            f"{connection.base_url}/v{connection.api_version}{quote(call.path, safe='/:@')}",
+            f"{connection.base_url}/v{version}{quote(call.path, safe='/:@')}",
             params=call.query,
             json=call.body,
             headers=call.headers,
@@ -145,20 +135,6 @@ class DockerClient:
                 f"Docker does not answer at {self._address}: {_find_root(error)}",
                 hint="see that the engine (or the socket proxy) runs, and DOCKER_HOST",
             ) from error
-
-
-class _Connection(APIClient):
-    def __init__(self, address: str, *, version: str, max_pool_size: int) -> None:
-        # Before the first call, which the SDK makes while it is set up. Proxies are for registries.
-        self.trust_env = False
-        super().__init__(address, version=version, timeout=int(ANSWER_SECONDS), max_pool_size=max_pool_size)
-        if self.base_url.startswith("http://"):
-            self.mount("http://", _PatientAdapter(pool_maxsize=max_pool_size))
-
-
-class _PatientAdapter(HTTPAdapter):
-    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        super().init_poolmanager(*arguments, socket_options=KEEPALIVE, **named)
 
 
 class Lines:

@@ -17,8 +17,9 @@ from router.runtimes.docker_client import Call, DockerClient, Refused
 
 FULL = "no space left on device"
 NOT_THERE = frozenset({400, 403, 404})  # 400: not a name; 403: the socket proxy allows it to nobody
+_PART = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
 _REFERENCE = re.compile(
-    r"(?P<name>(?:[A-Za-z0-9.-]+(?::\d+)?/)?[a-z0-9][a-z0-9._/-]*?)"
+    rf"(?P<name>(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/)?{_PART}(?:/{_PART})*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.ASCII,
 )

@@ -6,7 +6,8 @@ import secrets
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from docker import APIClient
 
@@ -80,14 +81,14 @@ class Puppets:
             pass
         return str(self.docker.inspect_image(tag)["Id"])
 
-    def make_runtime(self, instance: str, address: str | None = None, **fields: object) -> DockerRuntime:
+    def make_runtime(self, instance: str, address: str | None = None, **fields: Any) -> DockerRuntime:
         placement = Placement(
             instance=instance,
             trainer_network=self.network,
             server_network=self.network,
             volume_prefix=self.volume_prefix,
-            **fields,  # type: ignore[arg-type]
         )
+        placement = replace(placement, **fields)
         return DockerRuntime(address=address or self.docker_host, placement=placement, pull_seconds=60)
 
     def run_inside(self, container: str, script: str) -> None:

@@ -133,6 +133,10 @@ def test_gpus_are_all_or_a_number(written: str, gpus: str | None) -> None:
     assert read(f"a: {{gpus: {written}}}")["a"].gpus == gpus
 
 
+def test_a_volume_has_a_folder() -> None:
+    assert read("a: {volumes: {data: /in/data:ro}}")["a"].mounts == {"data": "/in/data"}
+
+
 def test_resources_survive_the_way_through_json() -> None:
     for resources in (Resources(), Resources(cpus=2, memory=8 << 20, pids=1, required=False)):
         assert Resources.model_validate_json(resources.model_dump_json()) == resources
@@ -153,6 +157,15 @@ def test_resources_survive_the_way_through_json() -> None:
         ("timeout: '60'", "forest.timeout: must be a number"),
         ("timeout: 0", "forest.timeout: Input should be greater than 0"),
         ("timeout: .inf", "forest.timeout: must be a finite number"),
+        ("volumes: {/etc: /etc:ro}", "forest.volumes./etc: must be the name of a volume, not a path"),
+        ("volumes: {data: /data}", "forest.volumes.data: must be a folder in the container, and read-only"),
+        (
+            "volumes: {data: /data:rw}",
+            "forest.volumes.data: must be a folder in the container, and read-only",
+        ),
+        ("volumes: {data: /a/../b:ro}", "forest.volumes.data: must be a folder in the container"),
+        ("volumes: {data: /tmp:ro}", "forest.volumes.data: must be a folder in the container"),
+        ("volumes: {data: /a:ro, more: /a:ro}", "forest.volumes: two volumes have one folder"),
         ("gpus: some", "forest.gpus: must be `all` or a number"),
         ("gpus: true", "forest.gpus: must be `all` or a number"),
         ("gpus: -1", "forest.gpus: must be `all` or a number"),
