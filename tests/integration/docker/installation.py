@@ -75,7 +75,7 @@ class Installation:
     def names(self) -> set[str]:
         """All containers of this run, whoever made them, asked without the proxy."""
         found = self.engine.containers.list(all=True, filters={"name": self.id}, ignore_removed=True)
-        return {container.name for container in found}
+        return {str(container.name) for container in found}
 
     def remove_all(self) -> None:
         for container in self.engine.containers.list(all=True, filters={"name": self.id}):

@@ -4,6 +4,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import docker
 import pytest
@@ -19,7 +20,7 @@ MOST_BYTES = 60 * 10**6  # above the base image
 
 @pytest.fixture(scope="module")
 def image(installation: Installation) -> Iterator[str]:
-    images = installation.engine.images
+    images: Any = installation.engine.images
     tag = f"{installation.id}/socket-proxy"
     # Without the cache, all that the build leaves is this test's own, and may be removed after it.
     _, log = images.build(path=str(ROOT / "socket-proxy"), tag=tag, nocache=True, rm=True, forcerm=True)
@@ -35,7 +36,8 @@ def image(installation: Installation) -> Iterator[str]:
 @pytest.fixture
 def container(installation: Installation, image: str) -> Iterator[Container]:
     owning_group = installation.socket.stat().st_gid
-    container = installation.engine.containers.run(
+    containers: Any = installation.engine.containers
+    container = containers.run(
         image,
         name=f"{installation.id}-socket-proxy",
         detach=True,
@@ -55,7 +57,8 @@ def test_the_image_runs_as_nobody_and_says_that_it_is_healthy(
 ) -> None:
     assert stat.S_IMODE(installation.socket.stat().st_mode) & 0o060 == 0o060
     wait_until_healthy(installation, container)
-    port = container.ports["2375/tcp"][0]["HostPort"]
+    ports: Any = container.ports
+    port = ports["2375/tcp"][0]["HostPort"]
     client = docker.DockerClient(f"tcp://127.0.0.1:{port}", timeout=DEADLINE)
     try:
         assert client.containers.list() == []

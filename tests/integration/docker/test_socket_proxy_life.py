@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import docker
@@ -51,7 +52,7 @@ def test_a_container_is_created_started_followed_and_removed(installation: Insta
 
 def test_what_docker_gets_is_confined_whatever_was_asked(installation: Installation) -> None:
     container = installation.launch()
-    host = installation.engine.containers.get(container.id).attrs["HostConfig"]
+    host = installation.engine.containers.get(str(container.id)).attrs["HostConfig"]
 
     assert not host["Privileged"]
     assert host["CapDrop"] == ["ALL"]
@@ -83,7 +84,8 @@ def test_events_of_ours_come_as_they_happen(installation: Installation, stranger
 
 def test_stop_kill_and_stats(installation: Installation) -> None:
     container = installation.launch()
-    assert container.stats(stream=False)["memory_stats"]["limit"] == 64 * 1024**2
+    stats: Any = container.stats(stream=False)
+    assert stats["memory_stats"]["limit"] == 64 * 1024**2
     logs = container.logs(stream=True, follow=True)
     assert next(logs) == b"waiting\n"
     container.kill("SIGUSR1")
@@ -104,7 +106,7 @@ def test_only_containers_of_ours_are_listed(installation: Installation, stranger
     ours = installation.launch()
 
     assert [found.id for found in installation.client.containers.list(all=True)] == [ours.id]
-    narrowed = {"label": "switchyard.owner=srv_2"}
+    narrowed: Any = {"label": "switchyard.owner=srv_2"}
     assert installation.client.containers.list(all=True, filters=narrowed) == []
     ours.remove(force=True)
 
