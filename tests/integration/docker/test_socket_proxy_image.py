@@ -3,7 +3,7 @@
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker
@@ -28,9 +28,19 @@ def image(installation: Installation) -> Iterator[str]:
     yield tag
     images.remove(tag, force=True)
     for step in reversed(steps):
-        with suppress(docker.errors.ImageNotFound):
+        # Gone with the tag, or part of what somebody else is building at this moment.
+        with suppress(docker.errors.ImageNotFound), suppress_conflict():
             if not images.get(step).tags:
                 images.remove(step)
+
+
+@contextmanager
+def suppress_conflict() -> Iterator[None]:
+    try:
+        yield
+    except docker.errors.APIError as error:
+        if error.status_code != 409:
+            raise
 
 
 @pytest.fixture
