@@ -33,11 +33,12 @@ os.kill(os.getpid(), int(number))
 """
 DOCKERFILE = f"""
 FROM {BASE_IMAGE}
-ARG MARK=first
-LABEL mark=$MARK
 RUN mkfifo {ORDERS}
 COPY puppet.py /puppet.py
 CMD ["python", "/puppet.py"]
+ARG TOKEN
+ARG MARK
+LABEL test=$TOKEN mark=$MARK
 """
 MISSING = "127.0.0.1:1/missing"  # a registry that refuses every connection
 
@@ -63,7 +64,7 @@ class Puppets:
         return f"switchyard-test-{self.token}-"
 
     def build(self, tag: str, mark: str = "first") -> str:
-        """Its id. Another mark makes another image."""
+        """Its id. Another mark makes another image, and each run of tests has its own."""
         context = io.BytesIO()
         with tarfile.open(fileobj=context, mode="w") as archive:
             for name, text in (("Dockerfile", DOCKERFILE), ("puppet.py", PUPPET)):
@@ -76,7 +77,7 @@ class Puppets:
             tag=tag,
             rm=True,
             decode=True,
-            buildargs={"MARK": mark},
+            buildargs={"TOKEN": self.token, "MARK": mark},
         ):
             pass
         return str(self.docker.inspect_image(tag)["Id"])
@@ -119,7 +120,7 @@ def open_puppets(docker_host: str) -> Iterator[Puppets]:
         puppets.build(puppets.image)
         yield puppets
     finally:
-        for image in docker.images(filters={"reference": f"switchyard-test-{puppets.token}*"}):
+        for image in docker.images(filters={"label": f"test={puppets.token}"}):
             docker.remove_image(image["Id"], force=True)
         docker.remove_network(puppets.network)
         docker.close()
