@@ -20,6 +20,8 @@ from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, cut_for
 Json = dict[str, Any]
 
 CANDIDATE_HEADER = "X-Switchyard-Slot"
+# Below what a server must keep an idle connection for (5 s): no POST may meet a closing connection.
+IDLE_UPSTREAM = "2s"
 NO_MODEL = "no model is serving yet"
 NO_MODEL_HINT = "Train and serve one: POST /admin/train_then_roll/TRAINER on the router's port."
 # A path goes into a placeholder and into a quoted string of an expression; nothing may end either.
@@ -158,8 +160,8 @@ def build_endpoint(layout: CaddyLayout, name: str, switch: Switch) -> Json:
     }
     routes = [
         run(*({"handler": "log_append", "key": key, "value": value} for key, value in noted.items())),
-        {"match": to_candidate, "handle": [proxy_to(layout, switch.candidate)]},
-        run(proxy_to(layout, switch.active)),
+        {"match": to_candidate, "handle": [subroute(*forward(layout, switch.candidate))]},
+        *forward(layout, switch.active),
     ]
     return {"@id": endpoint_id(name), **subroute(*routes)}
 
@@ -168,16 +170,25 @@ def endpoint_id(name: str) -> str:
     return f"endpoint-{name}"
 
 
-def proxy_to(layout: CaddyLayout, dial: str) -> Json:
-    """To whom a request goes, over a connection of its own.
+def forward(layout: CaddyLayout, dial: str) -> list[Json]:
+    """What Go's transport would send a second time goes over connections that are not used again.
 
-    On a connection that was used before, a request may meet a server that has just died: Go's transport sends
-    it again if its method is safe or it has an idempotency key (net/http, `isReplayable`), and gives up on it
-    otherwise. On one of its own it is sent once, and only to a server that listens.
-
-    No flush interval: Caddy flushes answers without a length at once, and -1 would keep the server at work
-    for clients that have gone.
+    The transport repeats, on its own, a request whose reused connection breaks, if its method is safe or it
+    has an idempotency key (net/http, `isReplayable`). On a connection of its own a request is sent once.
     """
+    repeatable = [
+        {"method": ["GET", "HEAD", "OPTIONS", "TRACE"]},
+        {"header": {"Idempotency-Key": []}},
+        {"header": {"X-Idempotency-Key": []}},
+    ]
+    once = {"match": repeatable, "handle": [proxy_to(layout, dial, {"enabled": False})]}
+    pooled = {"enabled": True, "idle_timeout": IDLE_UPSTREAM, "max_idle_conns_per_host": 512}
+    return [once, run(proxy_to(layout, dial, pooled))]
+
+
+def proxy_to(layout: CaddyLayout, dial: str, keep_alive: Json) -> Json:
+    """No flush interval: Caddy flushes answers without a length at once, and -1 would keep the server at
+    work for clients that have gone."""
     return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": dial}],
@@ -191,7 +202,7 @@ def proxy_to(layout: CaddyLayout, dial: str) -> Json:
             "versions": ["1.1"],
             "dial_timeout": f"{layout.dial_seconds}s",
             "compression": False,  # the client's business: without it bodies pass as they are
-            "keep_alive": {"enabled": False},
+            "keep_alive": keep_alive,
         },
         "headers": {"response": {"set": {"X-Served-By": ["{http.reverse_proxy.upstream.hostport}"]}}},
     }

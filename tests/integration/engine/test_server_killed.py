@@ -4,13 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.integration.engine.aftermath import check_serves, wait_until_at_rest
 from tests.integration.engine.clients import Clients, run_clients
 from tests.integration.engine.killing import kill_server
 from tests.integration.engine.stage import Stage
-from tests.integration.spine.stage import child_pid, is_alive
+from tests.integration.spine.stage import child_pid
 from tests.services.yard import Yard
 
 
@@ -41,7 +42,7 @@ def test_requests_that_find_nobody_wait_for_the_replacement(stage: Stage) -> Non
     wait_until_at_rest(yard)
     dying = child_pid(yard, stage.server_id)
     kill_server(yard, stage.server_id)
-    yard.wait_for(lambda: not is_alive(dying), "its death")
+    wait_for_the_end_of(dying, yard)
     answers = ask_at_once(yard, 20)
     assert [answer.status_code for answer in answers] == [200] * 20
     replacement = check_serves(yard, stage.model, stage.served)
@@ -54,7 +55,9 @@ def test_a_request_that_kills_its_server_is_delivered_once_and_costs_nobody_else
 ) -> None:
     """With a warm server beside it, which the same request would kill too."""
     deliveries = tmp_path / "deliveries"
+    dying = child_pid(stage.yard, stage.server_id)
     answer = stage.yard.predict({"poison": str(deliveries)}, headers=headers)
+    wait_for_the_end_of(dying, stage.yard)
     others = ask_at_once(stage.yard, 20)
     assert answer.status_code == 502
     assert answer.json()["error"]["code"] == "server_lost"
@@ -75,6 +78,12 @@ def test_under_load_too_a_request_that_kills_its_server_is_delivered_once(
     assert deliveries.read_text().split() == [stage.server_id]
 
 
+def wait_for_the_end_of(pid: int, yard: Yard) -> None:
+    """The kernel closes a dying process's connections one by one, its listener last: what still gets in is
+    inside. All of it is closed once the process has been reaped."""
+    yard.wait_for(lambda: not psutil.pid_exists(pid), "its end")
+
+
 def ask_at_once(yard: Yard, count: int) -> list[httpx.Response]:
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(lambda _: yard.predict(), range(count)))
@@ -89,7 +98,8 @@ def wait_for_answers_of(clients: Clients, stage: Stage, server_id: str) -> None:
 
 
 def check_losses(clients: Clients) -> None:
-    """What was inside is lost: at most one request of each client. Nothing else is."""
+    """What was inside is lost, and nothing else: of each client the request that it had there, and the next
+    one if that still met the listener of the dying process, which the kernel closes last."""
     assert any(client.failures for client in clients.slow), clients.slow
     failures = [failure for client in clients.all for failure in client.failures]
-    assert all(len(client.failures) <= 1 for client in clients.all), failures
+    assert all(len(client.failures) <= 2 for client in clients.all), failures

@@ -44,7 +44,7 @@ def test_the_base_config_is_what_the_router_would_write() -> None:
 
 def test_every_route_tries_dials_again_and_nothing_else() -> None:
     proxies = proxies_in(read_from_slots("default", "iris"))
-    assert len(proxies) == 4  # two endpoints, active and candidate
+    assert len(proxies) == 8  # two endpoints, active and candidate, connections used once and again
     for proxy in proxies:
         assert proxy["load_balancing"] == {
             "try_duration": "10s",
@@ -55,9 +55,9 @@ def test_every_route_tries_dials_again_and_nothing_else() -> None:
         assert "read_timeout" not in proxy["transport"]
 
 
-def test_no_request_shares_its_connection_with_an_earlier_one() -> None:
-    for proxy in proxies_in(read_from_slots("default")):
-        assert proxy["transport"]["keep_alive"] == {"enabled": False}
+def test_idle_connections_end_before_a_server_would_end_them() -> None:
+    kept = [proxy["transport"]["keep_alive"] for proxy in proxies_in(read_from_slots("default"))]
+    assert {each.get("idle_timeout") for each in kept if each["enabled"]} == {"2s"}
 
 
 def test_no_server_limits_how_long_an_answer_takes() -> None:
@@ -79,7 +79,7 @@ def test_ids_are_unique() -> None:
 def test_dials_and_share_can_stand_in_the_config_itself() -> None:
     config = build_config(LAYOUT, {"default": fix_switch("a:1", "b:2", 50)})
     dials = [proxy["upstreams"][0]["dial"] for proxy in proxies_in(config)]
-    assert sorted(dials) == ["a:1", "b:2"]
+    assert sorted(dials) == ["a:1", "a:1", "b:2", "b:2"]
     expressions = {each["expression"] for each in objects_in(config) if "expression" in each}
     assert "{http.request.uuid} < '8000'" in expressions
 
