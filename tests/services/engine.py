@@ -5,6 +5,7 @@ Where none answers and none can be started the tests fail; nothing is skipped.
 
 import os
 import subprocess
+from collections.abc import Mapping
 
 from scripts.service_commands import ROOT
 
@@ -19,11 +20,13 @@ def ensure_engine() -> str:
     return done.stdout.strip()
 
 
-def run_docker(address: str, *arguments: str, text: str | None = None) -> str:
+def run_docker(
+    address: str, *arguments: str, text: str | None = None, environment: Mapping[str, str] | None = None
+) -> str:
     """Docker's command line on this engine, given `text` to read. Returns what it prints."""
     done = subprocess.run(
         [ROOT / "scripts" / "docker", *arguments],
-        env={**os.environ, "DOCKER_HOST": address},
+        env={**os.environ, **(environment or {}), "DOCKER_HOST": address},
         input=text or "",
         capture_output=True,
         text=True,

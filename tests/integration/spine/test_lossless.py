@@ -1,43 +1,17 @@
 """Users lose nothing while traffic is switched: the short form of `bench/lossless.py`."""
 
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench.load import KINDS
-from scripts.service_commands import ROOT
 from tests.integration.spine.stage import add_trainer
+from tests.services.clients import four_kinds_of_clients
 from tests.services.yard import Yard
 
 RATE = 210
 TOGGLES = 100
 PAUSE_SECONDS = 0.05  # between switches, so that many requests fall between two and many across each
-
-
-class Load:
-    """What the clients saw is in `report` once the block has ended."""
-
-    report: dict[str, Any]
-
-
-@contextmanager
-def four_kinds_of_clients(yard: Yard, output: Path) -> Iterator[Load]:
-    command = [sys.executable, "-m", "bench.load", yard.public_url, f"--rate={RATE}", "--requests=1000000"]
-    load = Load()
-    with output.open("wb") as file:
-        clients = subprocess.Popen(command, stdout=file, cwd=ROOT)
-    try:
-        yield load
-        assert clients.poll() is None, "the clients ended before they were told to"
-    finally:
-        clients.terminate()
-        clients.wait()
-    load.report = json.loads(output.read_text())
 
 
 def test_no_request_of_any_kind_of_client_is_lost_over_toggles_and_rollouts(
@@ -48,7 +22,7 @@ def test_no_request_of_any_kind_of_client_is_lost_over_toggles_and_rollouts(
     for _ in range(2):
         yard.post(f"/admin/train_then_roll/{trainer.name}")
         addresses.add(yard.traffic()["active"]["address"])
-    with four_kinds_of_clients(yard, tmp_path / "toggles.json") as toggling:
+    with four_kinds_of_clients(yard.public_url, tmp_path / "toggles.json", RATE) as toggling:
         versions = []
         for _ in range(TOGGLES):
             versions.append(yard.post("/admin/rollback")["version"])
@@ -57,7 +31,7 @@ def test_no_request_of_any_kind_of_client_is_lost_over_toggles_and_rollouts(
     check_report(toggling.report, addresses)
 
     launched = set(addresses)
-    with four_kinds_of_clients(yard, tmp_path / "rollouts.json") as rolling:
+    with four_kinds_of_clients(yard.public_url, tmp_path / "rollouts.json", RATE) as rolling:
         for version in (1, 2, 1):
             answer = yard.post("/admin/roll", {"name": trainer.model, "ref": version})
             assert answer["version"] == version

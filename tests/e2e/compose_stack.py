@@ -1,0 +1,155 @@
+"""The compose stack as users get it, on the machine's engine, beside any other stack there."""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from scripts.demo_run import ROWS
+from scripts.service_commands import ROOT
+from tests.services.engine import run_docker
+from tests.services.ports import find_free_port
+
+BUILT = ("router", "mlflow", "socket-proxy")  # under the project's name, so they go with it
+WAIT_SECONDS = 60.0
+LOOK_SECONDS = 0.1
+PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 180}
+
+
+def local_address(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+@dataclass(frozen=True)
+class ComposeStack:
+    docker_host: str
+    project: str = field(default_factory=lambda: f"swe2e-{uuid.uuid4().hex[:8]}")
+    router_port: int = field(default_factory=find_free_port)
+    public_port: int = field(default_factory=find_free_port)
+    mlflow_port: int = field(default_factory=find_free_port)
+
+    @property
+    def router_url(self) -> str:
+        return local_address(self.router_port)
+
+    @property
+    def public_url(self) -> str:
+        return local_address(self.public_port)
+
+    @property
+    def mlflow_url(self) -> str:
+        return local_address(self.mlflow_port)
+
+    # --- Docker -----------------------------------------------------------------------------------
+
+    def docker(self, *arguments: str) -> str:
+        return run_docker(self.docker_host, *arguments)
+
+    def compose(self, *arguments: str) -> str:
+        """With the defaults, whatever a developer's `.env` says."""
+        given = ("compose", "--project-directory", str(ROOT), "--env-file", os.devnull)
+        return run_docker(self.docker_host, *given, *arguments, environment=self._variables())
+
+    def _variables(self) -> dict[str, str]:
+        socket = Path(self.docker_host.removeprefix("unix://"))
+        return {
+            "COMPOSE_PROJECT_NAME": self.project,
+            "ROUTER_PORT": str(self.router_port),
+            "PROXY_PUBLIC_PORT": str(self.public_port),
+            "MLFLOW_SERVICE_PORT": str(self.mlflow_port),
+            "DOCKER_SOCKET": str(socket),
+            "DOCKER_GROUP": str(socket.stat().st_gid),
+        }
+
+    def start(self) -> None:
+        self.compose("--profile", "models", "build")
+        self.compose("up", "--detach", "--wait", "--no-build")
+
+    def close(self) -> None:
+        """The router first: it would start a server again that it has to lose."""
+        self.compose("stop", "router")
+        if workloads := self.workloads("--all"):
+            self.docker("rm", "--force", "--volumes", *workloads)
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        self.docker("image", "rm", *(f"{self.project}/{name}" for name in BUILT))
+
+    def workloads(self, *options: str) -> list[str]:
+        """Trainers and servers of this stack."""
+        return self.docker(
+            "ps", "--quiet", "--filter", f"label=switchyard.instance={self.project}", *options
+        ).split()
+
+    def addresses(self, container: str) -> dict[str, str]:
+        """Its address in each of its networks, whose names lack the project's."""
+        networks = json.loads(
+            self.docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", container)
+        )
+        return {
+            name.removeprefix(self.project).lstrip("-_"): network["IPAddress"]
+            for name, network in networks.items()
+        }
+
+    def container(self, service: str) -> str:
+        return self.compose("ps", "--all", "--quiet", service)
+
+    def gateway(self, network: str) -> str:
+        """The host's address in a network of the stack."""
+        return self.docker(
+            "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", f"{self.project}{network}"
+        )
+
+    # --- what a test asks -------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, body: object = None) -> httpx.Response:
+        return httpx.request(method, f"{self.router_url}{path}", json=body, **PLAIN)
+
+    def post(self, path: str, body: object = None) -> dict[str, Any]:
+        answer = self.call("POST", path, body if body is not None else {})
+        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def roll(self, model: str, version: int) -> dict[str, Any]:
+        return self.post("/admin/roll", {"name": model, "ref": version, "wait_ready_seconds": 120})
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", "/status").json()
+        return found
+
+    def predict(self) -> httpx.Response:
+        return httpx.post(f"{self.public_url}/invocations", json=ROWS, **PLAIN)
+
+    def is_ready(self) -> bool:
+        return self.call("GET", "/readyz").status_code == 200
+
+    def wait_for(self, holds: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self._holds(holds):
+            if time.monotonic() > deadline:
+                log = self.compose("logs", "--tail", "60", "router")
+                raise AssertionError(f"{what} did not come about; the router says:\n{log}")
+            time.sleep(LOOK_SECONDS)
+
+    @staticmethod
+    def _holds(holds: Callable[[], bool]) -> bool:
+        try:
+            return holds()
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def run_compose_stack(docker_host: str) -> Iterator[ComposeStack]:
+    stack = ComposeStack(docker_host)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.close()

@@ -1,0 +1,13 @@
+"""One compose stack for all tests that leave it in service."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.compose_stack import ComposeStack, run_compose_stack
+
+
+@pytest.fixture(scope="session")
+def stack(docker_host: str) -> Iterator[ComposeStack]:
+    with run_compose_stack(docker_host) as stack:
+        yield stack
