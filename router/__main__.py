@@ -14,6 +14,16 @@ from router.wiring import build_app
 KEEP_ALIVE_SECONDS = 75
 
 
+def escape_controls(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """What servers and callers say goes into log lines too: nobody may end a line, or steer a terminal."""
+    return {
+        name: value.encode("unicode_escape").decode()
+        if isinstance(value, str) and not value.isprintable()
+        else value
+        for name, value in event.items()
+    }
+
+
 def configure_logs(settings: Settings) -> None:
     renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     if settings.log_format == "json":
@@ -22,6 +32,7 @@ def configure_logs(settings: Settings) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            escape_controls,
             structlog.processors.format_exc_info,
             renderer,
         ],

@@ -16,6 +16,8 @@ from router.core.errors import InvalidRequest, SwitchyardError
 
 RETRY_AFTER_SECONDS = "2"
 
+MAX_PROBLEMS = 20  # of one request: an answer is no larger than what asked for it
+
 
 def error_response(
     status: int,
@@ -51,7 +53,8 @@ def install_error_handlers(app: FastAPI) -> None:
     async def answer_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # Without what was sent: it may be large, secret, or not expressible in JSON.
         problems = [
-            {"loc": found["loc"], "msg": found["msg"], "type": found["type"]} for found in error.errors()
+            {"loc": found["loc"], "msg": found["msg"], "type": found["type"]}
+            for found in error.errors()[:MAX_PROBLEMS]
         ]
         message = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in problems)
         return error_response(

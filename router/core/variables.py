@@ -13,8 +13,23 @@ from router.core.errors import InvalidRequest
 EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT"
 MODEL_NAME_VARIABLE = "REGISTERED_MODEL_NAME"
 
-RESERVED_NAMES = frozenset({"MLFLOW_RUN_ID", "MLFLOW_REGISTRY_URI", "PATH", "BASH_ENV", "GCONV_PATH"})
-RESERVED_PREFIXES = ("MLFLOW_TRACKING_", "SERVE_", "SWITCHYARD_", "LD_", "DYLD_", "PYTHON")
+RESERVED_NAMES = frozenset(
+    {
+        *("MLFLOW_RUN_ID", "MLFLOW_REGISTRY_URI", "PATH"),
+        # What shells and interpreters execute, or where they look for what they do.
+        *("HOME", "XDG_CONFIG_HOME", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "IFS", "PS4", "GCONV_PATH"),
+        *("PERL5OPT", "RUBYOPT", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS"),
+        # By whom the trainer's traffic goes, and whom it believes: its login at MLflow goes with it.
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    }
+)
+# git, which MLflow calls, takes whole commands from its variables.
+RESERVED_PREFIXES = (
+    *("MLFLOW_TRACKING_", "SERVE_", "SWITCHYARD_"),
+    *("LD_", "DYLD_", "PYTHON", "GIT_", "OPENSSL_"),
+)
+MAX_PARAMETERS = 1000
 
 # Linux passes on no variable of more than 128 KiB, name and all, and 2 MiB of them in all.
 MAX_VALUE_BYTES = 100_000
@@ -34,7 +49,7 @@ def find_name_problem(name: str) -> str | None:
         return "the name of a variable may not be empty"
     if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         return "a variable's name has letters, digits, `_`, `.` and `-`, and begins with a letter or `_`"
-    if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES):
+    if name.upper() in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES):
         return "this variable is reserved for the router and may not be set"
     return None
 
@@ -75,6 +90,10 @@ def merge_parameters(
 
     A parameter of null takes the variable away. Raises InvalidRequest, naming every wrong field's path.
     """
+    if parameters is not None and len(parameters) > MAX_PARAMETERS:
+        raise InvalidRequest(
+            f"parameters: there are {len(parameters)}, more than {MAX_PARAMETERS}", hint="nothing was started"
+        )
     applied: dict[str, str | None] = {}
     problems = []
     for name, value in (parameters or {}).items():

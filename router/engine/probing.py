@@ -99,9 +99,10 @@ class Prober:
         body = await self._ask("POST", f"http://{address}/invocations", example, seconds)
         try:
             predictions = json.loads(body)["predictions"]
-        except (ValueError, KeyError, TypeError) as error:
+            finite = _is_finite(predictions)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise WrongAnswer(f"/invocations answered 200 without predictions: {_text(body)}") from error
-        if predictions in ([], {}, None) or not _is_finite(predictions):
+        if predictions in ([], {}, None) or not finite:
             raise WrongAnswer(f"/invocations answered predictions that are not finite: {_text(body)}")
         return predictions
 

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from router.__main__ import Server
+from router.__main__ import Server, escape_controls
 
 DEADLINE_SECONDS = 30
 
@@ -39,3 +39,13 @@ async def test_a_router_whose_work_has_broken_off_ends_instead_of_answering_that
         await server.serve()
     assert server.broken
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_nobody_ends_a_log_line_or_steers_a_terminal() -> None:
+    said = {
+        "event": "a server said",
+        "answer": "\x1b[2J\x07\nforged line\u2028",
+        "exception": "kept",
+        "count": 1,
+    }
+    assert escape_controls(None, "info", said) == said | {"answer": r"\x1b[2J\x07\nforged line\u2028"}

@@ -43,6 +43,7 @@ def test_no_parameters_change_nothing(parameters: dict[str, object] | None) -> N
     "name",
     [
         *("PATH", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "SERVE_PORT"),
+        *("GIT_CONFIG_COUNT", "GIT_PYTHON_GIT_EXECUTABLE", "http_proxy", "HTTPS_PROXY", "Path", "HOME"),
         *("LD_PRELOAD", "PYTHONPATH", "SWITCHYARD_WORKLOAD", "BASH_ENV"),
     ],
 )
@@ -56,11 +57,12 @@ def test_reserved_names_may_neither_be_set_nor_unset(name: str, value: str | Non
 
 @pytest.mark.parametrize(
     "parameters",
-    [{f"A{number}": "x" * 90_000 for number in range(12)}, {f"A{number}": "" for number in range(80_000)}],
+    [{f"A{number}": "x" * 90_000 for number in range(12)}, {f"A{number}": "" for number in range(1001)}],
     ids=["few and long", "many and short"],
 )
 def test_more_than_a_process_can_be_given_is_refused(parameters: dict[str, object]) -> None:
-    assert "bytes of environment, more than 1000000" in refusal(parameters)
+    said = refusal(parameters)
+    assert "bytes of environment, more than 1000000" in said or "there are 1001, more than 1000" in said
 
 
 @pytest.mark.parametrize("name", ["", "A B", "A=B", "1A", "A\n", "A\0", "é", "A" * 257])

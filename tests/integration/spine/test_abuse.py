@@ -85,6 +85,8 @@ def test_an_unknown_trainer_is_404_and_the_known_ones_are_named(yard: Yard, trai
         ("train", {"parameters": {"A": {"b": 1}}}, "body.parameters.A"),
         ("train", {"parameters": {"MLFLOW_RUN_ID": "x"}}, "parameters.MLFLOW_RUN_ID"),
         ("train", {"parameters": {"LD_PRELOAD": "x.so"}}, "parameters.LD_PRELOAD"),
+        ("train", {"parameters": {"A": "\ud800"}}, "parameters.A: the value is not valid Unicode"),
+        ("train", {"parameters": {"GIT_CONFIG_COUNT": "1"}}, "parameters.GIT_CONFIG_COUNT"),
         ("train", {"parameters": {"A": "x\ny"}}, "parameters.A"),
         ("train", {"parameters": {"A": "x\0y"}}, "parameters.A"),
         ("train", {"parameters": {"REGISTERED_MODEL_NAME": "../x"}}, "parameters.REGISTERED_MODEL_NAME"),

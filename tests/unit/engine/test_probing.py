@@ -51,6 +51,12 @@ async def test_an_endless_answer_does_not_fill_the_memory(monkeypatch: pytest.Mo
         await prober.predict("server:8080", b"{}")
 
 
+async def test_predictions_that_are_nested_without_end_are_a_wrong_answer() -> None:
+    nested = b'{"predictions": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    with pytest.raises(WrongAnswer, match="without predictions"):
+        await make_prober(httpx.Response(200, content=nested)).predict("server:8080", b"{}")
+
+
 async def test_an_answer_that_cannot_be_decoded_is_a_failed_probe() -> None:
     broken = httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
     with pytest.raises(ProbeFailed, match="DecodingError"):
