@@ -13,7 +13,6 @@ import psutil
 
 from scripts.service_commands import ROOT
 
-
 START_SECONDS = 30.0
 LOOK_SECONDS = 0.02
 
