@@ -103,7 +103,9 @@ class Puppets:
         self.run_inside(container, f"true > {ORDERS}")
 
     def order(self, container: str, text: str) -> None:
-        self.run_inside(container, f"echo {text} > {ORDERS}")
+        """What it is ordered may end the container, and the shell with it."""
+        made = self.docker.exec_create(container, ["sh", "-c", f"echo {text} > {ORDERS}"])
+        self.docker.exec_start(made["Id"])
 
     def remove_containers(self, instance: str) -> None:
         label = {"label": f"switchyard.instance={instance}"}
