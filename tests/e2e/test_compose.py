@@ -96,23 +96,6 @@ def test_a_restarted_caddy_serves_the_right_model_at_once(stack: ComposeStack, t
     assert set(load.report["served_by"]) == {server}
 
 
-def test_without_the_socket_proxy_admin_calls_say_so_and_predictions_go_on(
-    stack: ComposeStack, tmp_path: Path
-) -> None:
-    put_two_in_service(stack)
-    with four_kinds_of_clients(stack.public_url, tmp_path / "load.json", RATE, *OFFER) as load:
-        stack.compose("stop", "socket-proxy")
-        try:
-            answer = stack.call("POST", f"/admin/train/{TRAINER}", {})
-        finally:
-            stack.compose("start", "socket-proxy")
-        stack.wait_for(stack.is_ready, "readiness after the proxy came back")
-    assert answer.status_code == 503, answer.text
-    assert answer.json()["error"]["code"] == "runtime_unavailable"
-    check_lossless(load.report)
-    assert stack.post(f"/admin/train/{TRAINER}")["version"] > 2
-
-
 def check_lossless(report: dict[str, Any]) -> None:
     assert report["failed"] == 0, report["reasons"]
     assert report["requests"] > SLOW
