@@ -59,7 +59,7 @@ async def test_a_child_inherits_no_descriptors_and_no_ignored_signals(
     workshop: Workshop, runtime: ProcessRuntime
 ) -> None:
     workshop.add_script(
-        # The signals of grep itself, which it has from the shell: that one blocks them all while it starts others.
+        # Those of grep itself, which it has from the shell: that blocks them all while it starts another.
         "tells",
         "ls /proc/$$/fd; readlink /proc/$$/fd/0; grep -E 'SigIgn|SigBlk' /proc/self/status",
     )
