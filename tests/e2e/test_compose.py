@@ -60,17 +60,6 @@ def test_no_request_is_lost_over_toggles_and_rollouts(stack: ComposeStack, tmp_p
     assert len(load.report["served_by"]) >= 3
 
 
-def test_a_killed_server_loses_only_the_requests_inside_it(stack: ComposeStack, tmp_path: Path) -> None:
-    put_two_in_service(stack)
-    victim = stack.status()["active"]
-    with four_kinds_of_clients(stack.public_url, tmp_path / "load.json", RATE, *OFFER) as load:
-        stack.docker("kill", victim)
-        stack.wait_for(lambda: stack.status()["active"] != victim, "the switch to the warm server")
-    assert all(reason.startswith("POST 502") or reason == "GET 502" for reason in load.report["reasons"])
-    assert load.report["failed"] <= SLOW + RATE * PAUSE_SECONDS, load.report["reasons"]
-    assert victim not in served_by(stack)
-
-
 @pytest.mark.parametrize("service", ["router", "mlflow", "socket-proxy"])
 def test_no_prediction_fails_while_a_service_restarts(
     stack: ComposeStack, service: str, tmp_path: Path
