@@ -88,6 +88,24 @@ class ShiftTraffic:
 
 
 @dataclass(frozen=True)
+class EnterStep:
+    """Write down the next share, and what was found at the one before. The traffic follows."""
+
+    step: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class SetWeight:
+    """Make traffic what the record says."""
+
+
+@dataclass(frozen=True)
+class PauseRollout:
+    reason: str
+
+
+@dataclass(frozen=True)
 class RecordShift:
     """Traffic already names the candidate: write down what follows from that."""
 
@@ -99,7 +117,14 @@ class PromoteVersion:
 
 @dataclass(frozen=True)
 class FinishRollout:
-    pass
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """The watch after the switch has found a breach: users go back to what they had."""
+
+    failure: Failure
 
 
 @dataclass(frozen=True)
@@ -121,9 +146,13 @@ RolloutAction = (
     | LaunchCandidate
     | ProbeCandidate
     | JudgeCandidate
+    | EnterStep
+    | SetWeight
+    | PauseRollout
     | ShiftTraffic
     | RecordShift
     | PromoteVersion
+    | TakeBack
     | FinishRollout
     | AbortRollout
     | PutCandidateAway

@@ -11,11 +11,13 @@ from router.core.actions import (
     CloseTraining,
     CollectVersion,
     ConcludeTraining,
+    EnterStep,
     FinishRollout,
     JudgeCandidate,
     LaunchCandidate,
     LaunchTrainer,
     MoveServer,
+    PauseRollout,
     PrepareCandidate,
     PrepareRun,
     ProbeCandidate,
@@ -25,9 +27,11 @@ from router.core.actions import (
     RecordShift,
     RolloutAction,
     ServerAction,
+    SetWeight,
     ShiftTraffic,
     StopServer,
     StopTrainer,
+    TakeBack,
     TrainingAction,
     Wait,
     WatchDrain,
@@ -42,6 +46,7 @@ from router.core.models import (
     TrainingPhase,
 )
 from router.core.traffic import Traffic
+from router.core.verdicts import Finding, Verdict
 from router.core.workload import WorkloadState
 
 # --- trainings -------------------------------------------------------------------------------------
@@ -121,39 +126,122 @@ def _failed(training: Training, workload: WorkloadState) -> Failure:
 # --- rollouts --------------------------------------------------------------------------------------
 
 
-def decide_rollout(
-    rollout: Rollout, traffic: Traffic, candidate: WorkloadState | None, now: float
-) -> RolloutAction:
-    phase = rollout.phase
+@dataclass(frozen=True)
+class RolloutSeen:
+    traffic: Traffic
+    candidate: WorkloadState | None
+    finding: Finding | None = None  # of the watch over both servers; None: there is none
+
+
+def decide_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAction:
+    phase, active = rollout.phase, seen.traffic.active
     if phase.terminal:
         return Wait()
     if phase is RolloutPhase.ABORTING:
         return PutCandidateAway()
-    switched = traffic.active is not None and traffic.active.server_id == rollout.server_id
+    switched = active is not None and active.server_id == rollout.server_id
     if phase.switched or (phase is RolloutPhase.SHIFTING and switched):
-        return _decide_switched_rollout(rollout)
+        return _decide_switched_rollout(rollout, seen, now)
     if rollout.abort_requested or rollout.preempted:
         return AbortRollout(RolloutPhase.ROLLED_BACK, _aborted(rollout))
     if phase is RolloutPhase.PENDING:
         return PrepareCandidate()
-    if now >= rollout.ready_deadline:
+    if now >= rollout.ready_deadline and rollout.weight is None:
         return AbortRollout(RolloutPhase.FAILED, _not_ready_in_time(rollout))
     if phase is RolloutPhase.LAUNCHING:
         return LaunchCandidate()
-    if candidate is None or not candidate.running:
-        return AbortRollout(RolloutPhase.FAILED, _candidate_died(rollout, candidate))
+    if seen.candidate is None or not seen.candidate.running:
+        return AbortRollout(RolloutPhase.FAILED, _candidate_died(rollout, seen.candidate))
     if phase is RolloutPhase.PROBING:
         return ProbeCandidate()
-    return JudgeCandidate() if phase is RolloutPhase.GATING else ShiftTraffic()
+    return JudgeCandidate() if phase is RolloutPhase.GATING else _decide_shift(rollout, seen, now)
 
 
-def _decide_switched_rollout(rollout: Rollout) -> RolloutAction:
+def _decide_shift(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAction:
+    """Step by step, each once the one before has held its time and nothing speaks against it."""
+    plan, finding = rollout.plan, seen.finding
+    if finding is not None and finding.verdict is Verdict.FAILED:
+        return AbortRollout(RolloutPhase.ROLLED_BACK, _breached(rollout, finding))
+    alone = seen.traffic.active is None and not plan.manual  # nobody to share the traffic with
+    if rollout.promote_requested or not plan.gradual or alone:
+        return ShiftTraffic()
+    if rollout.weight is None:
+        return _enter_next_step(rollout)
+    if not _is_applied(rollout, seen.traffic):
+        return SetWeight()
+    if rollout.paused is not None:
+        return Wait()
+    over = rollout.steps[-1].since + plan.hold_of(rollout.step)
+    if now < over:
+        return Wait(over)
+    judged = finding is None or finding.verdict is Verdict.PASSED or rollout.weight == 0
+    if not judged and rollout.accepted_step != rollout.step:
+        return Wait() if plan.analysis.inconclusive == "extend" else PauseRollout(_inconclusive(finding))
+    if rollout.step + 1 < len(plan.shares):
+        return _enter_next_step(rollout)
+    return PauseRollout("every step is done: it waits to be promoted") if plan.manual else ShiftTraffic()
+
+
+def _enter_next_step(rollout: Rollout) -> EnterStep:
+    """Without shares, the candidate stands beside the active server and gets what asks for it by header."""
+    shares, step = rollout.plan.shares, rollout.step + 1
+    return EnterStep(step, shares[step].weight) if step < len(shares) else EnterStep(rollout.step, 0)
+
+
+def _is_applied(rollout: Rollout, traffic: Traffic) -> bool:
+    named = traffic.candidate is not None and traffic.candidate.server_id == rollout.server_id
+    return named and (traffic.weight, traffic.sticky) == (rollout.weight, rollout.plan.sticky)
+
+
+def _decide_switched_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAction:
     """Users get the candidate already, so an abort comes too late; a rollback takes over where it stands."""
     if rollout.preempted:
-        return AbortRollout(RolloutPhase.ROLLED_BACK, None)
+        return AbortRollout(RolloutPhase.ROLLED_BACK, rollout.failure)
     if rollout.phase is RolloutPhase.SHIFTING:
         return RecordShift()
-    return PromoteVersion() if rollout.phase is RolloutPhase.PROMOTING else FinishRollout()
+    active = seen.traffic.active
+    if active is not None and (active.model_name, active.model_version) != (
+        rollout.model_name,
+        rollout.version,
+    ):
+        return AbortRollout(RolloutPhase.ROLLED_BACK, _died_in_the_bake(rollout))
+    if seen.finding is not None and seen.finding.verdict is Verdict.FAILED:
+        return TakeBack(_breached(rollout, seen.finding))
+    if rollout.phase is RolloutPhase.PROMOTING:
+        return PromoteVersion()
+    if rollout.bake_until is None or now >= rollout.bake_until:
+        return FinishRollout(_unproved(seen.finding))
+    return Wait(rollout.bake_until)
+
+
+def _unproved(finding: Finding | None) -> str | None:
+    if finding is None or finding.verdict is Verdict.PASSED:
+        return None
+    return f"the watch after the switch came to no conclusion: {finding.reason}"
+
+
+def _inconclusive(finding: Finding | None) -> str:
+    return f"it waits for a person: {finding.reason}" if finding else "it waits for a person"
+
+
+def _breached(rollout: Rollout, finding: Finding) -> Failure:
+    return Failure(
+        code="analysis_failed",
+        message=f"the candidate for {rollout.model_uri} does worse than what users had: {finding.reason};"
+        " users got back what they had",
+        hint="the figures are in the rollout's `steps`, the end of its log in `logs_tail`",
+        status=503,
+    )
+
+
+def _died_in_the_bake(rollout: Rollout) -> Failure:
+    return Failure(
+        code="candidate_died",
+        message=f"the server of {rollout.model_uri} ended soon after the switch;"
+        " the server that users had before took over",
+        hint="the end of its log is with the server",
+        status=503,
+    )
 
 
 def _aborted(rollout: Rollout) -> Failure:

@@ -111,6 +111,12 @@ class NothingToRollBackTo(Conflict):
     code = "nothing_to_roll_back_to"
 
 
+class NotShifting(Conflict):
+    """The rollout's candidate has no share of the traffic that could be changed."""
+
+    code = "not_shifting"
+
+
 class AlreadyFinished(Conflict):
     """It has already ended, so it cannot be stopped."""
 

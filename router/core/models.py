@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from router.core.errors import SwitchyardError
 from router.core.specs import Resources
-from router.core.traffic import DEFAULT_ENDPOINT
+from router.core.strategies import Strategy
+from router.core.traffic import DEFAULT_ENDPOINT, Weight
+from router.core.verdicts import Finding
 
 
 class TrainingPhase(StrEnum):
@@ -163,6 +165,17 @@ class Training(Record):
         return f"models:/{self.registered_model}/{self.version}" if self.version is not None else None
 
 
+class StepRecord(BaseModel):
+    """One weight that a rollout stood at, and what was found there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: Weight
+    since: float
+    until: float | None = None
+    finding: Finding | None = None
+
+
 class Rollout(Record):
     phase: RolloutPhase = RolloutPhase.PENDING
     endpoint: str = DEFAULT_ENDPOINT
@@ -179,6 +192,14 @@ class Rollout(Record):
     preempts: str | None = None  # the rollout that this rollback has pushed aside
     preempted: bool = False  # no longer holds its endpoint: it only cleans up after itself
     abort_requested: bool = False
+    plan: Strategy = Strategy()
+    step: int = -1  # index into the plan's shares; -1: before the first
+    steps: tuple[StepRecord, ...] = ()  # the last one is where it stands
+    paused: str | None = None  # why it waits for a person
+    accepted_step: int | None = None  # where a person said to go on although little was known
+    promote_requested: bool = False
+    bake_until: float | None = None
+    analysis: dict[str, Any] | None = None  # where the watch stands, for the next router to go on from
     ready_deadline: float  # by when the candidate must have proved itself
     outcome: RolloutPhase | None = None  # decided end, while the candidate is being put away
     failure: Failure | None = None
@@ -186,10 +207,16 @@ class Rollout(Record):
     evidence: dict[str, Any] = Field(default_factory=dict)
     logs_tail: str | None = None
     requested_by: str | None = None
+    reason: str | None = None  # why, in the caller's words
 
     @property
     def model_uri(self) -> str:
         return f"models:/{self.model_name}/{self.version}"
+
+    @property
+    def weight(self) -> float | None:
+        """What share of the traffic the candidate is to have before the switch; None: it is not named yet."""
+        return self.steps[-1].weight if self.steps else None
 
     @property
     def holds_endpoint(self) -> bool:

@@ -36,6 +36,7 @@ class Traffic(BaseModel):
     active: Upstream | None = None
     candidate: Upstream | None = None
     weight: Weight = 0
+    sticky: bool = False  # a client stays with the side that it met first, by a cookie
 
     def names(self, server_id: str) -> bool:
         return any(upstream.server_id == server_id for upstream in (self.active, self.candidate) if upstream)

@@ -4,25 +4,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.core.errors import (
-    AlreadyFinished,
     IdempotencyKeyReused,
     InvalidRequest,
-    NothingToRollBackTo,
     RolloutInProgress,
     StaleRecord,
 )
 from router.core.images import DefaultImages, choose_images
-from router.core.models import RollIntent, Rollout, RolloutPhase, Server, Training, TrainingPhase
+from router.core.models import RollIntent, Rollout, RolloutPhase, Training, TrainingPhase
 from router.core.traffic import DEFAULT_ENDPOINT, Traffic
 from router.core.variables import experiment_of, merge_parameters, registered_model_of
 from router.engine.context import Context
 from router.engine.racing import wait_any
 from router.engine.reconciler import Reconciler
-from router.engine.servers import SPARE, Servers
+from router.engine.rollbacks import RollbackRequest, Rollbacks, find_holder
+from router.engine.servers import Servers
+from router.engine.steering import cut_bake_short
 from router.registries.base import ModelVersion
 from router.stores.base import Change, Claim
 
-ACTIVE_ROLLOUT = [phase for phase in RolloutPhase if not phase.terminal]
 SETTLE_SECONDS = 5.0  # how long a roll waits for one that has switched already to be done with the rest
 
 
@@ -60,6 +59,7 @@ class Commands:
         self._ledger = context.ledger
         self._servers = servers
         self._reconciler = reconciler
+        self._rollbacks = Rollbacks(context, servers)
 
     async def recall(self, caller: Caller) -> str | None:
         """The id of what this key has made already. Raises IdempotencyKeyReused for another request."""
@@ -126,23 +126,33 @@ class Commands:
                 hint="give `serve_image`, or set SERVE_IMAGE for the router",
             )
         try:
-            if await self._is_active_already(version, image, traffic):
-                rollout = self._draft_rollout(request, version, image, caller).model_copy(
-                    update={
-                        "phase": RolloutPhase.SUCCEEDED,
-                        "server_id": traffic.active.server_id if traffic.active else None,
-                        "warnings": ("this version is active already: nothing was done",),
-                    }
-                )
-            else:
-                await self._settle(request.endpoint, request.settle_seconds)
-                rollout = self._draft_rollout(request, version, image, caller)
-            return await self._record(rollout, f"rollout of {rollout.model_uri}", caller)
+            while True:
+                try:
+                    return await self._record_rollout(request, version, image, traffic, caller)
+                except StaleRecord:  # the bake that it cuts short has moved: look again
+                    continue
         except RolloutInProgress:
             # It may be this very request's: sent twice at once, under one key.
             if (earlier := await self.recall(caller)) is None:
                 raise
             return earlier
+
+    async def _record_rollout(
+        self, request: RolloutRequest, version: ModelVersion, image: str, traffic: Traffic, caller: Caller
+    ) -> str:
+        before: list[Change] = []
+        rollout = self._draft_rollout(request, version, image, caller)
+        if await self._is_active_already(version, image, traffic):
+            rollout = rollout.model_copy(
+                update={
+                    "phase": RolloutPhase.SUCCEEDED,
+                    "server_id": traffic.active.server_id if traffic.active else None,
+                    "warnings": ("this version is active already: nothing was done",),
+                }
+            )
+        else:
+            before = await self._settle(request.endpoint, request.settle_seconds)
+        return await self._record(rollout, f"rollout of {rollout.model_uri}", caller, *before)
 
     def _draft_rollout(
         self, request: RolloutRequest, version: ModelVersion, image: str, caller: Caller
@@ -174,20 +184,22 @@ class Commands:
         resolved = await self._context.runtime.resolve_image(image)
         return resolved.digest == active.serve_digest
 
-    async def _holder(self, endpoint: str) -> Rollout | None:
-        rollouts = await self._context.store.find(Rollout, phases=ACTIVE_ROLLOUT, endpoint=endpoint)
-        return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
+    async def _settle(self, endpoint: str, seconds: float) -> list[Change]:
+        """What ends the rollout before this one, if it has switched: its bake is cut short.
 
-    async def _settle(self, endpoint: str, seconds: float) -> None:
-        """One that only tidies up, after its switch or abort, is worth a moment; others are a conflict."""
+        One that only tidies up is worth a moment; others are a conflict.
+        """
         deadline = self._context.clock.now() + seconds
-        while (holder := await self._holder(endpoint)) is not None:
+        while (holder := await find_holder(self._context.store, endpoint)) is not None:
+            if holder.phase is RolloutPhase.BAKING:
+                return [cut_bake_short(self._ledger, holder)]
             changed = self._ledger.wakeups.take(holder.id)
             remaining = deadline - self._context.clock.now()
             if not (holder.phase.switched or holder.phase is RolloutPhase.ABORTING) or remaining <= 0:
                 raise in_progress(holder)
             if await self._context.store.get(Rollout, holder.id) == holder:
                 await wait_any(self._context.clock, remaining, changed)
+        return []
 
     async def roll_back(
         self,
@@ -196,98 +208,16 @@ class Commands:
         endpoint: str = DEFAULT_ENDPOINT,
         wait_ready_seconds: float | None = None,
         serve_image: str | None = None,
+        reason: str | None = None,
     ) -> str:
         """The rollout's id. Pushes a running rollout aside; whatever that has switched is switched back."""
+        wanted = RollbackRequest(endpoint, caller.name, wait_ready_seconds, serve_image, reason)
         while True:
             try:
-                return await self._try_roll_back(caller, endpoint, wait_ready_seconds, serve_image)
+                async with self._context.traffic_locks[endpoint]:
+                    rollout, aside = await self._rollbacks.draft(wanted)
+                    return await self._record(rollout, f"rollback to {rollout.model_uri}", caller, *aside)
             except (StaleRecord, RolloutInProgress):  # one has moved or begun meanwhile: look again
-                continue
-
-    async def _try_roll_back(
-        self, caller: Caller, endpoint: str, wait_ready_seconds: float | None, serve_image: str | None
-    ) -> str:
-        context = self._context
-        async with context.traffic_locks[endpoint]:
-            holder = await self._holder(endpoint)
-            target = await self._rollback_target(endpoint, holder)
-            now = context.clock.now()
-            changed_image = serve_image is not None and serve_image != target.serve_image
-            rollout = Rollout(
-                id=context.ids.new("rol"),
-                created_at=now,
-                updated_at=now,
-                entered={str(RolloutPhase.PENDING): now},
-                endpoint=endpoint,
-                kind="rollback",
-                model_name=target.model_name,
-                version=target.version,
-                run_id=target.run_id,
-                ref=str(target.version),
-                serve_image=serve_image or target.serve_image,
-                serve_digest=None if changed_image else target.serve_digest,
-                server_id=None if changed_image else target.id,
-                preempts=holder.id if holder else None,
-                ready_deadline=now + (wait_ready_seconds or context.policy.health_timeout),
-                requested_by=caller.name,
-            )
-            text = f"rollback to {rollout.model_uri}"
-            aside: list[Change] = []
-            if holder is not None:
-                aside.append(self._ledger.moved(holder, f"pushed aside by {rollout.id}", preempted=True))
-            return await self._record(rollout, text, caller, *aside)
-
-    async def _rollback_target(self, endpoint: str, holder: Rollout | None) -> Server:
-        """The server that users had before this one; during a rollout, before that rollout."""
-        active = (await self._context.proxy.read_traffic(endpoint)).active
-        nothing = NothingToRollBackTo(
-            f"endpoint {endpoint!r} has no earlier server to go back to; nothing was changed",
-            hint="POST /admin/roll starts any version by its number",
-        )
-        if active is None:
-            raise nothing
-        if holder is not None and active.server_id != holder.server_id:
-            return await self._context.store.get(Server, active.server_id)
-        spares = [
-            s for s in await self._servers.live(endpoint) if s.phase in SPARE and s.id != active.server_id
-        ]
-        if spares:
-            return spares[-1]
-        current = (active.model_name, active.model_version, active.serve_digest)
-        for rollout in await self._context.store.find(
-            Rollout, endpoint=endpoint, newest_first=True, limit=100
-        ):
-            if rollout.previous_server_id is None:
-                continue
-            server = await self._context.store.get(Server, rollout.previous_server_id)
-            if (server.model_name, server.version, server.serve_digest) != current:
-                return server
-        raise nothing
-
-    async def cancel_training(self, training_id: str) -> None:
-        while True:
-            training = await self._context.store.get(Training, training_id)
-            if training.phase.terminal or training.outcome is not None:
-                raise AlreadyFinished(f"training {training_id} has ended already ({training.phase})")
-            try:
-                await self._ledger.move(training, "cancelled by request", cancel_requested=True)
-                return
-            except StaleRecord:
-                continue
-
-    async def abort_rollout(self, rollout_id: str) -> None:
-        while True:
-            rollout = await self._context.store.get(Rollout, rollout_id)
-            if rollout.phase.terminal or rollout.phase is RolloutPhase.ABORTING:
-                raise AlreadyFinished(f"rollout {rollout_id} has ended already ({rollout.phase})")
-            if rollout.phase.switched:
-                raise AlreadyFinished(
-                    f"rollout {rollout_id} has switched already", hint="POST /admin/rollback goes back"
-                )
-            try:
-                await self._ledger.move(rollout, "aborted by request", abort_requested=True)
-                return
-            except StaleRecord:
                 continue
 
     async def _record(self, record: Training | Rollout, text: str, caller: Caller, *also: Change) -> str:

@@ -1,11 +1,14 @@
 """What every part of the engine works with: the ports, the ledger, the policy, and one lock per endpoint."""
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
 
 from router.core.clock import Clock
+from router.core.errors import NoRoomForCandidate, StorageFull
 from router.core.ids import Ids
 from router.core.images import RuntimeKind
 from router.core.models import Server
@@ -80,3 +83,13 @@ def upstream_of(server: Server) -> Upstream:
         serve_image=server.serve_image,
         serve_digest=server.serve_digest,
     )
+
+
+@contextmanager
+def giving_up_without_room() -> Iterator[None]:
+    """A caller waits for the switch: he is told that there is no room, and not kept until there is."""
+    try:
+        yield
+    except StorageFull as full:
+        message = f"{full.message}; the candidate got no traffic and the active server was left as it was"
+        raise NoRoomForCandidate(message, hint=full.hint) from full

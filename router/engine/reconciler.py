@@ -12,9 +12,10 @@ import structlog
 from anyio.abc import TaskGroup
 
 from router.core.actions import LaunchCandidate, LaunchTrainer, PrepareCandidate, ProbeCandidate, Wait
-from router.core.decide import decide_rollout, decide_training
+from router.core.decide import RolloutSeen, decide_rollout, decide_training
 from router.core.errors import StaleRecord, StorageFull, SwitchyardError
 from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
+from router.engine.analysis import LOOK_SECONDS, Analyst
 from router.engine.context import Context
 from router.engine.racing import race, wait_any
 from router.engine.rollout_actions import RolloutActions
@@ -40,6 +41,7 @@ class Reconciler:
         self._group = group
         self._trainings = TrainingActions(context)
         self._rollouts = RolloutActions(context, servers)
+        self._analyst = Analyst(context)
 
     async def take_up_all(self) -> None:
         """Everything that a router before us has left unfinished."""
@@ -129,13 +131,16 @@ class Reconciler:
         traffic = await self._context.proxy.read_traffic(rollout.endpoint)
         observed = rollout.phase in OBSERVED and rollout.server_id is not None
         candidate = await self._context.runtime.inspect(str(rollout.server_id)) if observed else None
-        action = decide_rollout(rollout, traffic, candidate, self._context.clock.now())
+        finding = await self._analyst.look(rollout, traffic)
+        now = self._context.clock.now()
+        action = decide_rollout(rollout, RolloutSeen(traffic, candidate, finding), now)
         if isinstance(action, Wait):
-            return action.until
+            look = now + LOOK_SECONDS if finding is not None else None
+            return min((at for at in (look, action.until) if at is not None), default=None)
         if isinstance(action, PrepareCandidate | LaunchCandidate | ProbeCandidate):
             await self._unless_told_to_end(rollout, partial(self._rollouts.carry_out, rollout, action))
-        else:
-            await self._rollouts.carry_out(rollout, action)
+        elif begun := await self._rollouts.carry_out(rollout, action, finding):
+            self._group.start_soon(self._work_rollout, begun)
         return self._context.clock.now()
 
     async def _unless_told_to_end(self, record: T, act: Callable[[], Awaitable[None]]) -> None:

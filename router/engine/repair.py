@@ -11,7 +11,6 @@ from anyio.abc import TaskGroup
 
 from router.core.errors import SwitchyardError
 from router.core.models import Server, ServerPhase
-from router.core.traffic import Traffic
 from router.core.workload import WorkloadState
 from router.engine.context import Context, upstream_of
 from router.engine.ledger import endpoint_topic
@@ -86,7 +85,8 @@ class Repairs:
             heir = await self._context.store.get(Server, heir.id)
             if heir.phase not in SPARE | {ServerPhase.STARTING}:
                 return False
-            await self._context.proxy.set_traffic(dead.endpoint, Traffic(active=upstream_of(heir)))
+            healed = traffic.model_copy(update={"active": upstream_of(heir)})  # a candidate keeps its share
+            await self._context.proxy.set_traffic(dead.endpoint, healed)
             log.warning(text, endpoint=dead.endpoint)
             await self._ledger.apply(self._servers.has_traffic(heir))
         return True

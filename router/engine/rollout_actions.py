@@ -1,10 +1,7 @@
 """Carries out what `decide_rollout` names. Each action may be repeated after a crash.
 
-Everything slow (launch, probe) happens outside the endpoint's lock; the switch itself happens inside it.
+Everything slow (launch, probe) happens outside the endpoint's lock. Traffic is `shifting`'s.
 """
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from router.core.actions import (
     AbortRollout,
@@ -15,29 +12,21 @@ from router.core.actions import (
     ProbeCandidate,
     PromoteVersion,
     PutCandidateAway,
-    RecordShift,
     RolloutAction,
-    ShiftTraffic,
     Wait,
 )
-from router.core.errors import (
-    CandidateUnhealthy,
-    NoRoomForCandidate,
-    StaleRecord,
-    StorageFull,
-    SwitchyardError,
-)
+from router.core.errors import CandidateUnhealthy, SwitchyardError
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
 from router.core.traffic import Traffic
+from router.core.verdicts import Finding
 from router.engine.aliasing import sync_alias
-from router.engine.context import Context, upstream_of
+from router.engine.context import Context, giving_up_without_room
 from router.engine.probing import ProbeFailed
 from router.engine.servers import Servers
+from router.engine.shifting import PING_SECONDS, Shifting
+from router.engine.steering import close_step
 from router.runtimes.base import Image
 from router.stores.base import Change
-
-PING_SECONDS = 2.0
-FRESH_SECONDS = 1.0  # for so long an answered ping counts as just now
 
 
 class RolloutActions:
@@ -45,8 +34,12 @@ class RolloutActions:
         self._context = context
         self._ledger = context.ledger
         self._servers = servers
+        self._shifting = Shifting(context, servers)
 
-    async def carry_out(self, rollout: Rollout, action: RolloutAction) -> None:
+    async def carry_out(
+        self, rollout: Rollout, action: RolloutAction, finding: Finding | None = None
+    ) -> str | None:
+        """The id of a rollout that has to be begun now, if any."""
         match action:
             case PrepareCandidate():
                 await self._prepare(rollout)
@@ -56,21 +49,20 @@ class RolloutActions:
                 await self._probe(rollout)
             case JudgeCandidate():
                 await self._ledger.move(rollout, "the candidate passed", phase=RolloutPhase.SHIFTING)
-            case ShiftTraffic():
-                await self._shift(rollout)
-            case RecordShift():
-                await self._record_shift(rollout)
             case PromoteVersion():
                 await sync_alias(self._context, rollout.endpoint)
                 await self._ledger.move(rollout, "the alias follows", phase=RolloutPhase.BAKING)
-            case FinishRollout():
-                await self._ledger.move(rollout, "rollout succeeded", phase=RolloutPhase.SUCCEEDED)
+            case FinishRollout(warning):
+                await self._finish(rollout, warning, finding)
             case AbortRollout(outcome, failure):
-                await self._abort(rollout, outcome, failure)
+                await self._abort(rollout, outcome, failure, finding)
             case PutCandidateAway():
                 await self._put_away(rollout)
             case Wait():
                 pass
+            case _:
+                return await self._shifting.carry_out(rollout, action, finding)
+        return None
 
     async def fail(self, rollout: Rollout, error: SwitchyardError) -> None:
         """An action cannot succeed however often it is tried."""
@@ -87,6 +79,10 @@ class RolloutActions:
             traffic = await self._context.proxy.read_traffic(rollout.endpoint)
             if rollout.server_id is not None:
                 if traffic.active is not None and traffic.active.server_id == rollout.server_id:
+                    if traffic.candidate is not None:  # of the rollout that is pushed aside
+                        await self._context.proxy.set_traffic(
+                            rollout.endpoint, Traffic(active=traffic.active)
+                        )
                     await self._ledger.move(
                         rollout, "it already has the traffic", phase=RolloutPhase.SHIFTING
                     )
@@ -183,89 +179,52 @@ class RolloutActions:
             kept.append(self._ledger.moved(server, probe_body=body))
         await self._ledger.apply(moved, *kept)
 
-    async def _shift(self, rollout: Rollout) -> None:
-        """The intent (what served before) is written before the switch, what follows from it after."""
-        server = await self._candidate(rollout)
-        if not self._was_taken_up_just_now(rollout) and not await self._still_answers(rollout, server):
-            return
-        async with self._context.traffic_locks[rollout.endpoint]:
-            traffic = await self._context.proxy.read_traffic(rollout.endpoint)
-            previous = traffic.active.server_id if traffic.active else None
-            rollout = await self._intend_shift(rollout, previous)
-            with giving_up_without_room():
-                await self._context.proxy.set_traffic(rollout.endpoint, Traffic(active=upstream_of(server)))
-            await self._record_shift(rollout)
-
-    def _was_taken_up_just_now(self, rollout: Rollout) -> bool:
-        """A warm server answers `/ping` when it is taken up; nothing comes between that and the switch."""
-        at_once = str(RolloutPhase.GATING) not in rollout.entered
-        return at_once and self._context.clock.now() - rollout.entered[rollout.phase] < FRESH_SECONDS
-
-    async def _still_answers(self, rollout: Rollout, server: Server) -> bool:
-        """If not, it has to prove itself again: one that is dying is found dead by that, its log whole."""
-        assert server.address is not None
-        try:
-            left = max(PING_SECONDS, rollout.ready_deadline - self._context.clock.now())
-            await self._context.prober.ping(server.address, left)
-        except ProbeFailed as failed:
-            text = f"the candidate stopped answering just before the switch: {failed}"
-            await self._ledger.move(rollout, text, phase=RolloutPhase.PROBING)
-            return False
-        return True
-
-    async def _intend_shift(self, rollout: Rollout, previous: str | None) -> Rollout:
-        """Raises StaleRecord if an abort or a preemption came in the meantime."""
-        if rollout.previous_server_id != previous:
-            return await self._ledger.move(rollout, previous_server_id=previous)
-        stored = await self._context.store.get(Rollout, rollout.id)
-        if stored.revision != rollout.revision:
-            raise StaleRecord(f"rollout {rollout.id} has moved since it was read")
-        return stored
-
-    async def _record_shift(self, rollout: Rollout) -> None:
-        server = await self._candidate(rollout)
-        changes: list[Change] = []
-        if server.phase is not ServerPhase.READY:
-            changes.append(self._servers.has_traffic(server))
-        if rollout.previous_server_id not in (None, rollout.server_id):
-            previous = await self._context.store.get(Server, str(rollout.previous_server_id))
-            if previous.phase is ServerPhase.READY:
-                changes.append(self._servers.lost_traffic(previous))
-        switched = self._ledger.moved(
+    async def _finish(self, rollout: Rollout, warning: str | None, finding: Finding | None) -> None:
+        await self._ledger.move(
             rollout,
-            f"users get {rollout.model_uri} from {server.name}",
-            phase=RolloutPhase.PROMOTING,
+            warning or "rollout succeeded",
+            phase=RolloutPhase.SUCCEEDED,
+            steps=close_step(rollout, self._context.clock.now(), finding=finding),
+            warnings=(*rollout.warnings, warning) if warning else rollout.warnings,
         )
-        await self._ledger.apply(switched, *changes)
 
-    async def _abort(self, rollout: Rollout, outcome: RolloutPhase, failure: Failure | None) -> None:
-        tail = ""
-        if rollout.server_id is not None and rollout.phase is not RolloutPhase.PENDING:
-            tail = await self._context.runtime.logs(rollout.server_id, self._context.policy.log_tail_bytes)
+    async def _abort(
+        self,
+        rollout: Rollout,
+        outcome: RolloutPhase,
+        failure: Failure | None,
+        finding: Finding | None = None,
+    ) -> None:
+        """Only a note: whatever takes time comes after the traffic has gone back."""
         await self._ledger.move(
             rollout,
             failure.message if failure else "a rollback takes over",
             phase=RolloutPhase.ABORTING,
             outcome=outcome,
             failure=failure,
-            logs_tail=tail or None,
+            steps=close_step(rollout, self._context.clock.now(), finding=finding),
         )
 
     async def _put_away(self, rollout: Rollout) -> None:
-        """The candidate itself is the supervisor's: nobody wants it any more, so it drains and stops."""
+        """A candidate that users have never got is not kept for a rollback: it drains and stops.
+
+        One without traffic is the supervisor's: nobody wants it any more.
+        """
         assert rollout.outcome is not None
-        await self._ledger.move(rollout, f"rollout {rollout.outcome}", phase=rollout.outcome)
+        await self._shifting.withdraw(rollout)
+        changes: list[Change] = []
+        tail = ""
+        if rollout.server_id is not None:
+            tail = await self._context.runtime.logs(rollout.server_id, self._context.policy.log_tail_bytes)
+            server = await self._candidate(rollout)
+            switched = str(RolloutPhase.PROMOTING) in rollout.entered
+            if server.phase is ServerPhase.READY and not switched and server.rollout_id == rollout.id:
+                changes.append(self._servers.send_away(server, f"rollout {rollout.id} was aborted"))
+        ended = self._ledger.moved(
+            rollout, f"rollout {rollout.outcome}", phase=rollout.outcome, logs_tail=tail or None
+        )
+        await self._ledger.apply(ended, *changes)
 
     async def _candidate(self, rollout: Rollout) -> Server:
         assert rollout.server_id is not None
         return await self._context.store.get(Server, rollout.server_id)
-
-
-@contextmanager
-def giving_up_without_room() -> Iterator[None]:
-    """A caller waits for the switch: he is told that there is no room, and not kept until there is."""
-    try:
-        yield
-    except StorageFull as full:
-        message = f"{full.message}; the candidate got no traffic and the active server was left as it was"
-        raise NoRoomForCandidate(message, hint=full.hint) from full

@@ -16,6 +16,8 @@ from router.core.actions import (
 from router.core.errors import EndpointBusy, RolloutInProgress, StaleRecord, SwitchyardError, TrainerFailed
 from router.core.models import Failure, Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.context import Context
+from router.engine.rollbacks import find_holder
+from router.engine.steering import cut_bake_short
 from router.registries.base import ModelVersion, RunStatus
 from router.runtimes.base import Image, Role, Workload
 from router.stores.base import Change, Insert
@@ -196,6 +198,9 @@ class TrainingActions:
         )
         promised: list[Change] = []
         if training.roll is not None and training.outcome is TrainingPhase.SUCCEEDED:
+            baking = await find_holder(self._context.store, training.roll.endpoint)
+            if baking is not None and baking.phase is RolloutPhase.BAKING:
+                promised.append(cut_bake_short(self._ledger, baking))
             promised.append(self._promised_rollout(training))
         try:
             await self._ledger.apply(moved, *promised)

@@ -1,0 +1,96 @@
+"""What a rollback goes back to, as a rollout of its own. People ask for one, and a watch that fails does."""
+
+from dataclasses import dataclass
+
+from router.core.errors import NothingToRollBackTo
+from router.core.models import Rollout, RolloutPhase, Server
+from router.core.strategies import AnalysisPlan, Strategy
+from router.engine.context import Context
+from router.engine.servers import SPARE, Servers
+from router.stores.base import Change, Store
+
+UNFINISHED = [phase for phase in RolloutPhase if not phase.terminal]
+# What it goes back to has served already: nobody waits, and no watch sends it forward again.
+AT_ONCE = Strategy(bake=0, analysis=AnalysisPlan(enabled=False))
+
+
+async def find_holder(store: Store, endpoint: str) -> Rollout | None:
+    """The rollout that keeps others out of the endpoint."""
+    rollouts = await store.find(Rollout, phases=UNFINISHED, endpoint=endpoint)
+    return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
+
+
+@dataclass(frozen=True)
+class RollbackRequest:
+    endpoint: str
+    requested_by: str | None = None
+    wait_ready_seconds: float | None = None
+    serve_image: str | None = None
+    reason: str | None = None
+
+
+class Rollbacks:
+    def __init__(self, context: Context, servers: Servers) -> None:
+        self._context = context
+        self._servers = servers
+
+    async def draft(self, wanted: RollbackRequest) -> tuple[Rollout, list[Change]]:
+        """The record, and the change that pushes a running rollout aside. Under the endpoint's lock.
+
+        Raises NothingToRollBackTo.
+        """
+        context, image = self._context, wanted.serve_image
+        holder = await find_holder(context.store, wanted.endpoint)
+        target = await self._find_target(wanted.endpoint, holder)
+        now = context.clock.now()
+        changed_image = image is not None and image != target.serve_image
+        rollout = Rollout(
+            id=context.ids.new("rol"),
+            created_at=now,
+            updated_at=now,
+            entered={str(RolloutPhase.PENDING): now},
+            endpoint=wanted.endpoint,
+            kind="rollback",
+            plan=AT_ONCE,
+            model_name=target.model_name,
+            version=target.version,
+            run_id=target.run_id,
+            ref=str(target.version),
+            serve_image=image or target.serve_image,
+            serve_digest=None if changed_image else target.serve_digest,
+            server_id=None if changed_image else target.id,
+            preempts=holder.id if holder else None,
+            ready_deadline=now + (wanted.wait_ready_seconds or context.policy.health_timeout),
+            requested_by=wanted.requested_by,
+            reason=wanted.reason,
+        )
+        if holder is None:
+            return rollout, []
+        return rollout, [context.ledger.moved(holder, f"pushed aside by {rollout.id}", preempted=True)]
+
+    async def _find_target(self, endpoint: str, holder: Rollout | None) -> Server:
+        """The server that users had before this one; during a rollout, before that rollout."""
+        active = (await self._context.proxy.read_traffic(endpoint)).active
+        nothing = NothingToRollBackTo(
+            f"endpoint {endpoint!r} has no earlier server to go back to; nothing was changed",
+            hint="POST /admin/roll starts any version by its number",
+        )
+        if active is None:
+            raise nothing
+        if holder is not None and active.server_id != holder.server_id:
+            return await self._context.store.get(Server, active.server_id)
+        spares = [
+            s for s in await self._servers.live(endpoint) if s.phase in SPARE and s.id != active.server_id
+        ]
+        if spares:
+            return spares[-1]
+        current = (active.model_name, active.model_version, active.serve_digest)
+        for rollout in await self._context.store.find(
+            Rollout, endpoint=endpoint, newest_first=True, limit=100
+        ):
+            if rollout.previous_server_id is None:
+                continue
+            server = await self._context.store.get(Server, rollout.previous_server_id)
+            if (server.model_name, server.version, server.serve_digest) != current:
+                return server
+        raise nothing
