@@ -11,7 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic_core import PydanticCustomError
 from starlette.convertors import Convertor, register_url_convertor
 
-from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN
+from router.core.strategies import Strategy
+from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, Weight
 from router.engine.commands import Caller
 from router.engine.engine import Engine
 
@@ -54,6 +55,7 @@ VersionOrAlias = Annotated[
         }
     ),
 ]
+MARGIN_SECONDS = 15.0  # for what comes before and after the candidate's own time
 WaitSeconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False, strict=True)]
 ReadySeconds = Annotated[float, Field(ge=1, le=900, allow_inf_nan=False, strict=True)]
 
@@ -77,6 +79,10 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Reason = Annotated[str, Field(max_length=1000, description="why, for the history")]
+Plan = Annotated[Strategy, Field(description="how users are moved to it; in place of the spec's `rollout`")]
+
+
 class TrainBody(Body):
     wait_seconds: WaitSeconds | None = Field(
         default=None, description="how long to wait for the end; 0: not at all; omitted: as long as it takes"
@@ -93,6 +99,17 @@ class TrainBody(Body):
     )
 
 
+class TrainThenRollBody(TrainBody):
+    rollout: Plan | None = None
+    reason: Reason | None = None
+
+
+class WeightBody(Body):
+    weight: Weight = Field(strict=True, description="percent of the requests")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"weight": 30}]})
+
+
 class RollBody(Body):
     name: ModelName
     ref: VersionOrAlias = Field(description="a version, or `@alias`")
@@ -100,10 +117,19 @@ class RollBody(Body):
     serve_image: Reference | None = None
     wait_seconds: WaitSeconds | None = Field(default=None, description="how long to wait for the switch")
     endpoint: EndpointName = DEFAULT_ENDPOINT
+    rollout: Plan | None = None
+    reason: Reason | None = None
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"name": "DiabetesRF", "ref": 1}, {"name": "DiabetesRF", "ref": "@champion"}]
+            "examples": [
+                {"name": "DiabetesRF", "ref": 1},
+                {
+                    "name": "DiabetesRF",
+                    "ref": "@champion",
+                    "rollout": {"strategy": "canary", "steps": [5, 25, 100], "hold": 120},
+                },
+            ]
         }
     )
 
@@ -113,6 +139,7 @@ class RollbackBody(Body):
     serve_image: Reference | None = None
     wait_seconds: WaitSeconds | None = None
     endpoint: EndpointName = DEFAULT_ENDPOINT
+    reason: Reason | None = None
 
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"wait_ready_seconds": 60}]})
 

@@ -1,5 +1,6 @@
-"""Rollouts: switch users to a version, go back, look at it, abort it."""
+"""Rollouts: switch users to a version, go back, look at it, steer it while it shifts."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,22 +10,23 @@ from fastapi.responses import Response
 from router.api.answers import answer_rollout, rollout_view
 from router.api.examples import ROLLED, ROLLOUT, ROLLOUT_ID, answers, work_answers
 from router.api.requests import (
+    MARGIN_SECONDS,
     EndpointName,
     EngineDep,
     IdempotencyKey,
     RecordId,
     RollbackBody,
     RollBody,
+    WeightBody,
     once,
     read_caller,
 )
 from router.core.models import Rollout
 from router.engine.commands import SETTLE_SECONDS, RolloutRequest
 from router.engine.engine import Engine
+from router.engine.steering import Steering
 
 router = APIRouter(tags=["rollouts"])
-
-MARGIN_SECONDS = 15.0  # for what comes before and after the candidate's own time
 
 
 def _patience(engine: Engine, body: RollBody | RollbackBody) -> float:
@@ -50,6 +52,8 @@ async def roll(
         serve_image=body.serve_image,
         endpoint=body.endpoint,
         settle_seconds=min(SETTLE_SECONDS, patience),
+        plan=body.rollout,
+        reason=body.reason,
     )
     started = await once(engine, caller, patience, partial(engine.commands.start_rollout, wanted, caller))
     return await _answer_when_settled(engine, *started)
@@ -71,6 +75,7 @@ async def roll_back(
         endpoint=body.endpoint,
         wait_ready_seconds=body.wait_ready_seconds,
         serve_image=body.serve_image,
+        reason=body.reason,
     )
     return await _answer_when_settled(engine, *await once(engine, caller, _patience(engine, body), roll_back))
 
@@ -103,12 +108,37 @@ async def show_rollout(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any
     return rollout_view(rollout) | {"logs_tail": tail or None}
 
 
+Steer = Callable[[Steering, str], Awaitable[None]]
+
+
+def _add_call(name: str, summary: str, steer: Steer) -> None:
+    """POST /admin/rollouts/ID/NAME: recorded at once, done by the rollout's worker."""
+
+    @router.post(
+        f"/admin/rollouts/{{rollout_id}}/{name}",
+        name=name,
+        status_code=202,
+        summary=summary,
+        responses=answers(ROLLOUT, 202),
+    )
+    async def call(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
+        await steer(engine.steering, rollout_id)
+        return rollout_view(await engine.store.get(Rollout, rollout_id))
+
+
+_add_call("abort", "Stop a rollout before the switch", Steering.abort)
+_add_call("pause", "Keep the candidate's share as it is", Steering.pause)
+_add_call("resume", "Go on with the next step", Steering.resume)
+_add_call("promote", "Switch now, whatever steps are left", Steering.promote)
+
+
 @router.post(
-    "/admin/rollouts/{rollout_id}/abort",
+    "/admin/rollouts/{rollout_id}/weight",
     status_code=202,
-    summary="Stop a rollout before the switch",
+    summary="Set the candidate's share by hand",
     responses=answers(ROLLOUT, 202),
 )
-async def abort(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
-    await engine.commands.abort_rollout(rollout_id)
+async def set_weight(engine: EngineDep, rollout_id: RecordId, body: WeightBody) -> dict[str, Any]:
+    """The plan waits at this share until the rollout is resumed, promoted or aborted."""
+    await engine.steering.set_weight(rollout_id, body.weight)
     return rollout_view(await engine.store.get(Rollout, rollout_id))

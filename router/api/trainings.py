@@ -49,7 +49,7 @@ async def train_then_roll(
     request: Request,
     engine: EngineDep,
     trainer: TrainerName,
-    body: TrainBody | None = None,
+    body: TrainThenRollBody | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """As train; the version then goes to the default endpoint, and the answer waits for the switch too."""
@@ -59,7 +59,8 @@ async def train_then_roll(
     training = await engine.wait_until(Training, training_id, _has_ended, wait)
     if training.phase is not TrainingPhase.SUCCEEDED or training.roll is None:
         return answer_training(training)
-    left = None if wait is None else max(0.0, wait - (engine.context.clock.now() - started))
+    patience = engine.context.policy.health_timeout + MARGIN_SECONDS
+    left = patience if wait is None else max(0.0, wait - (engine.context.clock.now() - started))
     rollout = await engine.wait_until(
         Rollout, training.roll.rollout_id, lambda rollout: rollout.phase.settled, left
     )
@@ -106,7 +107,7 @@ async def show_logs(engine: EngineDep, training_id: RecordId) -> str:
     responses=answers(TRAINING, 202),
 )
 async def cancel(engine: EngineDep, training_id: RecordId) -> dict[str, Any]:
-    await engine.commands.cancel_training(training_id)
+    await engine.steering.cancel_training(training_id)
     return training_view(await engine.store.get(Training, training_id))
 
 
@@ -116,8 +117,14 @@ def _has_ended(training: Training) -> bool:
 
 def _read_request(trainer: str, body: TrainBody | None, *, then_roll: bool) -> TrainingRequest:
     body = body or TrainBody()
+    rolling = body if isinstance(body, TrainThenRollBody) else TrainThenRollBody()
     return TrainingRequest(
-        trainer=trainer, image_key=body.image_key, parameters=body.parameters, then_roll=then_roll
+        trainer=trainer,
+        image_key=body.image_key,
+        parameters=body.parameters,
+        then_roll=then_roll,
+        plan=rolling.rollout,
+        reason=rolling.reason,
     )
 
 

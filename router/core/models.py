@@ -126,6 +126,8 @@ class RollIntent(BaseModel):
     rollout_id: str
     endpoint: str = DEFAULT_ENDPOINT
     wait_ready_seconds: float
+    plan: Strategy = Strategy()
+    reason: str | None = None
 
 
 class Training(Record):

@@ -16,6 +16,7 @@ from pydantic import (
 
 from router.core.errors import InvalidSpec
 from router.core.spec_text import ENV_FIELD, KeyPath, Problem, SpecText, read_text
+from router.core.strategies import Strategy
 from router.core.traffic import NAME_PATTERN
 from router.core.variables import experiment_of, find_problem, printable, registered_model_of, text_of
 
@@ -106,6 +107,7 @@ class TrainerEntry(BaseModel):
     gpus: Annotated[str | None, BeforeValidator(read_gpus)] = None
     env: dict[str, str] = Field(default_factory=dict, repr=False)  # may hold secrets
     resources: Resources = Resources()
+    rollout: Strategy | None = None
     volumes: dict[VolumeName, Folder] = Field(default_factory=dict, max_length=16)
 
     @field_validator("volumes")

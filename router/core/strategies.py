@@ -1,4 +1,4 @@
-"""How a rollout moves users to its candidate: all at once or by shares, by itself or when a person says so."""
+"""How a rollout moves users to its candidate: all at once or by shares, by itself or at a word."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -16,7 +16,7 @@ Seconds = Annotated[float, Field(ge=0, le=MAX_HOLD_SECONDS, allow_inf_nan=False)
 
 
 class Step(BaseModel):
-    """`hold` seconds at `weight` percent. The step to 100 is the promotion itself, and the bake follows it."""
+    """`hold` seconds at `weight` percent. The step to 100 is the promotion itself; then comes the bake."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

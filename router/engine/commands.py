@@ -8,9 +8,11 @@ from router.core.errors import (
     InvalidRequest,
     RolloutInProgress,
     StaleRecord,
+    UnknownTrainer,
 )
 from router.core.images import DefaultImages, choose_images
 from router.core.models import RollIntent, Rollout, RolloutPhase, Training, TrainingPhase
+from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, Traffic
 from router.core.variables import experiment_of, merge_parameters, registered_model_of
 from router.engine.context import Context
@@ -41,6 +43,8 @@ class TrainingRequest:
     parameters: dict[str, Any] | None = None
     then_roll: bool = False
     endpoint: str = DEFAULT_ENDPOINT
+    plan: Strategy | None = None  # in place of the spec's
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class RolloutRequest:
     serve_image: str | None = None
     endpoint: str = DEFAULT_ENDPOINT
     settle_seconds: float = SETTLE_SECONDS  # how long it may wait for one that has switched already
+    plan: Strategy | None = None  # in place of that of the trainer's spec
+    reason: str | None = None
 
 
 class Commands:
@@ -90,6 +96,8 @@ class Commands:
             rollout_id=context.ids.new("rol"),
             endpoint=request.endpoint,
             wait_ready_seconds=policy.health_timeout,
+            plan=request.plan or spec.rollout or policy.plan,
+            reason=request.reason,
         )
         training = Training(
             id=training_id,
@@ -141,7 +149,7 @@ class Commands:
         self, request: RolloutRequest, version: ModelVersion, image: str, traffic: Traffic, caller: Caller
     ) -> str:
         before: list[Change] = []
-        rollout = self._draft_rollout(request, version, image, caller)
+        rollout = await self._draft_rollout(request, version, image, caller)
         if await self._is_active_already(version, image, traffic):
             rollout = rollout.model_copy(
                 update={
@@ -154,7 +162,7 @@ class Commands:
             before = await self._settle(request.endpoint, request.settle_seconds)
         return await self._record(rollout, f"rollout of {rollout.model_uri}", caller, *before)
 
-    def _draft_rollout(
+    async def _draft_rollout(
         self, request: RolloutRequest, version: ModelVersion, image: str, caller: Caller
     ) -> Rollout:
         now = self._context.clock.now()
@@ -171,8 +179,20 @@ class Commands:
             ref=str(request.ref) if isinstance(request.ref, int) else f"@{request.ref}",
             serve_image=image,
             ready_deadline=now + ready,
+            plan=request.plan or await self._planned_by_trainer(version) or self._context.policy.plan,
             requested_by=caller.name,
+            reason=request.reason,
         )
+
+    async def _planned_by_trainer(self, version: ModelVersion) -> Strategy | None:
+        """What the spec of the trainer that made it says now, if there still is one."""
+        trainer = version.tags.get("switchyard.trainer")
+        if trainer is None:
+            return None
+        try:
+            return (await self._context.specs.trainer(trainer)).rollout
+        except UnknownTrainer:
+            return None
 
     async def _is_active_already(self, version: ModelVersion, image: str, traffic: Traffic) -> bool:
         active = traffic.active

@@ -12,6 +12,7 @@ from router.core.errors import NoRoomForCandidate, StorageFull
 from router.core.ids import Ids
 from router.core.images import RuntimeKind
 from router.core.models import Server
+from router.core.strategies import Strategy
 from router.core.traffic import Upstream
 from router.engine.ledger import Ledger
 from router.engine.probing import Prober
@@ -39,6 +40,7 @@ class Policy:
     stop_grace: float = 10.0
     sweep_seconds: float = 10.0
     log_tail_bytes: int = 16_384
+    plan: Strategy = Strategy()  # of a rollout when neither request nor spec has one
 
     def endpoint_url(self, endpoint: str) -> str:
         return self.public_url if endpoint == "default" else f"{self.public_url}/endpoints/{endpoint}"

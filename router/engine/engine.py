@@ -20,6 +20,7 @@ from router.engine.racing import wait_any
 from router.engine.reconciler import Reconciler
 from router.engine.servers import Servers
 from router.engine.status import Health
+from router.engine.steering import Steering
 from router.engine.supervisor import Supervisor
 from router.engine.sweeper import Sweeper
 from router.stores.base import Store
@@ -64,6 +65,12 @@ class Engine:
                 hint="try again, or ask the router that leads",
             )
         return self._commands
+
+    @property
+    def steering(self) -> Steering:
+        """Raises StandingBy while this router does not lead."""
+        self.require_lead()
+        return Steering(self.context)
 
     @property
     def store(self) -> Store:

@@ -143,7 +143,7 @@ class Reconciler:
             self._group.start_soon(self._work_rollout, begun)
         return self._context.clock.now()
 
-    async def _unless_told_to_end(self, record: T, act: Callable[[], Awaitable[None]]) -> None:
+    async def _unless_told_to_end(self, record: T, act: Callable[[], Awaitable[object]]) -> None:
         """A slow action is dropped when somebody cancels or aborts: the next decision cleans up after it.
 
         Making a run is not among them: a run that MLflow has and no record knows would never be closed.

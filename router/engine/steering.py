@@ -36,12 +36,12 @@ class Steering:
 
         await self._change(Rollout, rollout_id, "aborted by request", change)
 
-    async def pause(self, rollout_id: str, reason: str | None = None) -> None:
+    async def pause(self, rollout_id: str) -> None:
         """The candidate keeps the share that it has. A breach still takes it away."""
 
         def change(rollout: Rollout) -> dict[str, Any]:
             _refuse_unless_shifting(rollout)
-            return {"paused": reason or "paused by request"}
+            return {"paused": "paused by request"}
 
         await self._change(Rollout, rollout_id, "paused by request", change)
 

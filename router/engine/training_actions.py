@@ -112,7 +112,11 @@ class TrainingActions:
         await registry.set_version_tags(
             version.name,
             version.version,
-            {"switchyard.training_id": training.id, "switchyard.serve_image": training.serve_image},
+            {
+                "switchyard.training_id": training.id,
+                "switchyard.trainer": training.trainer,
+                "switchyard.serve_image": training.serve_image,
+            },
         )
         await self._ledger.move(
             training,
@@ -228,7 +232,9 @@ class TrainingActions:
             serve_image=training.serve_image,
             training_id=training.id,
             ready_deadline=now + training.roll.wait_ready_seconds,
+            plan=training.roll.plan,
             requested_by=training.requested_by,
+            reason=training.roll.reason,
         )
         return self._ledger.opened(rollout, f"rollout of {rollout.model_uri} as promised by {training.id}")
 
