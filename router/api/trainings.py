@@ -12,7 +12,17 @@ from router.api.answers import (
     training_view,
 )
 from router.api.examples import TRAINED, TRAINED_AND_ROLLED, TRAINING, TRAINING_ID, answers, work_answers
-from router.api.requests import EngineDep, IdempotencyKey, RecordId, TrainBody, TrainerName, once, read_caller
+from router.api.requests import (
+    MARGIN_SECONDS,
+    EngineDep,
+    IdempotencyKey,
+    RecordId,
+    TrainBody,
+    TrainerName,
+    TrainThenRollBody,
+    once,
+    read_caller,
+)
 from router.core.models import Rollout, Training, TrainingPhase
 from router.engine.commands import TrainingRequest
 from router.engine.engine import Engine

@@ -1,7 +1,8 @@
 """What the proxy does for an endpoint now, and how a share of traffic becomes a `cut`.
 
 The share is a comparison of text: a request goes to the candidate when its uuid, in hexadecimal, sorts
-before the cut. Four digits give steps of 1/65536; `g` sorts after every digit, so it means all.
+before the cut. Four digits give steps of 1/65536; `g` sorts after every digit, so it means all. Of a sticky
+cut, the uuid of a client's first request counts for the later ones too: a cookie carries it.
 """
 
 from typing import Annotated
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 DEFAULT_ENDPOINT = "default"
 HEX_STEPS = 0x10000
+STICKY = "-sticky"  # at the end of a cut; a hyphen sorts before every digit, so the share is the same
 
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -42,8 +44,7 @@ class Traffic(BaseModel):
         return any(upstream.server_id == server_id for upstream in (self.active, self.candidate) if upstream)
 
 
-def cut_for(weight: float) -> str:
+def cut_for(weight: float, sticky: bool = False) -> str:
     """Percent (0..100) to the text that a request's uuid is compared with."""
-    if weight >= 100:
-        return "g"
-    return f"{round(weight / 100 * HEX_STEPS):04x}"
+    digits = "g" if weight >= 100 else f"{round(weight / 100 * HEX_STEPS):04x}"
+    return digits + STICKY if sticky else digits

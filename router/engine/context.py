@@ -40,7 +40,7 @@ class Policy:
     stop_grace: float = 10.0
     sweep_seconds: float = 10.0
     log_tail_bytes: int = 16_384
-    plan: Strategy = Strategy()  # of a rollout when neither request nor spec has one
+    plan: Strategy = field(default_factory=Strategy)  # of a rollout when neither request nor spec has one
 
     def endpoint_url(self, endpoint: str) -> str:
         return self.public_url if endpoint == "default" else f"{self.public_url}/endpoints/{endpoint}"

@@ -160,7 +160,8 @@ class Engine:
         """A trainer or server has ended: wake whoever looks after it."""
         topics = [owner]
         try:
-            topics.append(endpoint_topic((await self.context.store.get(Server, owner)).endpoint))
+            server = await self.context.store.get(Server, owner)
+            topics += [endpoint_topic(server.endpoint), *([server.rollout_id] if server.rollout_id else [])]
         except NotFound:
             pass  # a trainer
         except SwitchyardError as error:

@@ -9,8 +9,9 @@ import asyncio
 
 from router.core.errors import SwitchyardError
 from router.core.traffic import Traffic
-from router.proxies.caddy_config import Switch, build_endpoint, endpoint_id, fix_switch
+from router.proxies.caddy_config import Switch, build_endpoint, endpoint_id
 from router.proxies.caddy_proxy import CaddyProxy
+from router.proxies.slot_directory import cut_of
 
 
 class CaddyAdmin(CaddyProxy):
@@ -34,4 +35,4 @@ class CaddyAdmin(CaddyProxy):
 
     def _switch_of(self, endpoint: str) -> Switch:
         traffic = self._slots.read(endpoint)
-        return fix_switch(*self._slots.addresses(traffic), traffic.weight if traffic.candidate else 0)
+        return Switch(*self._slots.addresses(traffic), cut_of(traffic))

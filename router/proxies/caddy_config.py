@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, cut_for
+from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, STICKY
 
 Json = dict[str, Any]
 
 CANDIDATE_HEADER = "X-Switchyard-Slot"
+COOKIE = "switchyard"  # and the endpoint's name: the uuid by which a client keeps its side of a sticky cut
+COOKIE_SECONDS = 86_400
 # Below what a server must keep an idle connection for (5 s): no POST may meet a closing connection.
 IDLE_UPSTREAM = "2s"
 NO_MODEL = "no model is serving yet"
@@ -47,7 +49,7 @@ class CaddyLayout:
 
 @dataclass(frozen=True)
 class Switch:
-    """What decides where a request goes: two dials of Caddy and an operand of a CEL expression."""
+    """What decides where a request goes: two dials of Caddy and a cut, or placeholders for them."""
 
     active: str
     candidate: str
@@ -65,14 +67,7 @@ def read_switch_from(slots: Path, endpoint: str) -> Switch:
     """The endpoint's slot directory, looked at again for every request and every dial."""
     current = slots / endpoint / "current"
     require_plain_path(current)
-    return Switch(
-        f"{{file.{current}/active}}", f"{{file.{current}/candidate}}", f"ph(req, 'file.{current}/cut')"
-    )
-
-
-def fix_switch(active: str, candidate: str, weight: float) -> Switch:
-    """Addresses and share written into the configuration itself."""
-    return Switch(active, candidate, f"'{cut_for(weight)}'")
+    return Switch(*(f"{{file.{current}/{name}}}" for name in ("active", "candidate", "cut")))
 
 
 def build_config(layout: CaddyLayout, switches: Mapping[str, Switch]) -> Json:
@@ -148,11 +143,25 @@ def route_endpoint(layout: CaddyLayout, name: str, switch: Switch) -> Json:
 
 
 def build_endpoint(layout: CaddyLayout, name: str, switch: Switch) -> Json:
-    """By header, else by share, the candidate; else the active server. Addressed by id in the admin API."""
+    """By header, else by share, the candidate; else the active server. Addressed by id in the admin API.
+
+    The cut is read once for a request, so that its share and its cookie are of one state. As a variable, a
+    cookie that is not there is empty text; an expression would fail on it.
+    """
+    cookie = f"{COOKIE}-{name}"
+    sticks = f"{{http.vars.cut}}.endsWith('{STICKY}')"
+    recognized = "{http.vars.kept}.matches('^[0-9a-f]{8}-[0-9a-f-]{27}$')"
+    number = f"({sticks} && {recognized} ? {{http.vars.kept}} : {{http.request.uuid}})"
     to_candidate = [
         {"header": {CANDIDATE_HEADER: ["candidate"]}},
-        {"expression": f"{{http.request.uuid}} < {switch.cut}"},
+        {"expression": f"{number} < {{http.vars.cut}}"},
     ]
+    path = "/" if name == DEFAULT_ENDPOINT else f"/endpoints/{name}"
+    carried = f"{cookie}={{http.request.uuid}}; Path={path}; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax"
+    remember = {
+        "match": [{"expression": f"{sticks} && !{recognized}"}],
+        "handle": [{"handler": "headers", "response": {"add": {"Set-Cookie": [carried]}, "deferred": True}}],
+    }
     noted = {
         "endpoint": name,
         "upstream": "{http.reverse_proxy.upstream.hostport}",
@@ -160,6 +169,8 @@ def build_endpoint(layout: CaddyLayout, name: str, switch: Switch) -> Json:
     }
     routes = [
         run(*({"handler": "log_append", "key": key, "value": value} for key, value in noted.items())),
+        run({"handler": "vars", "cut": switch.cut, "kept": f"{{http.request.cookie.{cookie}}}"}),
+        remember,
         {"match": to_candidate, "handle": [subroute(*forward(layout, switch.candidate))]},
         *forward(layout, switch.active),
     ]

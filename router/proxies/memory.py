@@ -75,18 +75,29 @@ class MemoryProxy:
         end = len(self.recorded)
         return self.recorded[end if cursor is None else int(cursor) :], str(end)
 
-    def answer(self, endpoint: str, *, by_header: bool = False, status: int = 200) -> str:
+    def answer(
+        self,
+        endpoint: str,
+        *,
+        by_header: bool = False,
+        status: int = 200,
+        seconds: float = 0.001,
+        cookies: dict[str, str] | None = None,
+    ) -> str:
         """One request, as Caddy would route it: the address that it reaches, recorded as a sample.
 
         The request's number stands for its uuid; multiples of an odd number visit every share evenly.
+        `cookies` is the client's jar, None for one that keeps none.
         """
         traffic = self._find(endpoint)
         active = traffic.active.address if traffic.active else self.idle_address
         self._asked += 1
         uuid = f"{self._asked * 40503 % 0x10000:04x}-"
+        if traffic.candidate is not None and traffic.sticky and cookies is not None:
+            uuid = cookies.setdefault(endpoint, uuid)
         chosen = traffic.candidate is not None and (by_header or uuid < cut_for(traffic.weight))
         address = traffic.candidate.address if chosen and traffic.candidate else active
-        self.recorded.append(Sample(float(self._asked), endpoint, address, status, 0.001))
+        self.recorded.append(Sample(float(self._asked), endpoint, address, status, seconds))
         return address
 
     def _find(self, endpoint: str) -> Traffic:

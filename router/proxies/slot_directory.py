@@ -143,7 +143,7 @@ class SlotDirectories:
         files = {
             "active": active,
             "candidate": candidate,
-            "cut": cut_for(traffic.weight if traffic.candidate else 0),
+            "cut": cut_of(traffic),
             "traffic.json": traffic.model_dump_json(indent=1),
         }
         new = home / str(1 + max(self._numbers(home), default=0))
@@ -188,6 +188,10 @@ class SlotDirectories:
 
     def _numbers(self, home: Path) -> list[int]:
         return [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
+
+
+def cut_of(traffic: Traffic) -> str:
+    return cut_for(traffic.weight, traffic.sticky) if traffic.candidate else cut_for(0)
 
 
 def check_name(name: str) -> str:

@@ -27,15 +27,20 @@ DRIVERS: dict[str, type[CaddyDriver]] = {"caddy_slots": CaddySlots, "caddy_admin
 class Client(Protocol):
     """How a test asks for the public URL: the address that answered, None for Caddy itself."""
 
-    async def ask(self, endpoint: str = "default", *, candidate: bool = False) -> str | None: ...
+    async def ask(
+        self, endpoint: str = "default", *, candidate: bool = False, cookies: dict[str, str] | None = None
+    ) -> str | None:
+        """`cookies` is the client's jar; without one, it keeps none."""
 
 
 @dataclass
 class MemoryClient:
     proxy: MemoryProxy
 
-    async def ask(self, endpoint: str = "default", *, candidate: bool = False) -> str | None:
-        address = self.proxy.answer(endpoint, by_header=candidate)
+    async def ask(
+        self, endpoint: str = "default", *, candidate: bool = False, cookies: dict[str, str] | None = None
+    ) -> str | None:
+        address = self.proxy.answer(endpoint, by_header=candidate, cookies=cookies)
         return None if address == self.proxy.idle_address else address
 
 
@@ -43,10 +48,17 @@ class MemoryClient:
 class HttpClient:
     client: httpx.AsyncClient
 
-    async def ask(self, endpoint: str = "default", *, candidate: bool = False) -> str | None:
+    async def ask(
+        self, endpoint: str = "default", *, candidate: bool = False, cookies: dict[str, str] | None = None
+    ) -> str | None:
         path = "/invocations" if endpoint == "default" else f"/endpoints/{endpoint}/invocations"
         headers = {"X-Switchyard-Slot": "candidate"} if candidate else {}
+        if cookies:
+            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
         response = await self.client.post(path, content=b"{}", headers=headers)
+        if cookies is not None:
+            cookies |= dict(response.cookies)
+        self.client.cookies.clear()
         if response.status_code == 404:
             raise UnknownEndpoint(response.json()["detail"])
         if response.status_code == 503:
@@ -171,6 +183,43 @@ async def test_the_candidate_gets_its_share(bench: Bench, weight: float, low: fl
     await bench.proxy.set_traffic("default", traffic)
     # 400 requests: 6 standard errors of a quarter are 13 percent.
     assert low <= await bench.share(400) <= high
+
+
+@pytest.mark.parametrize("sticky", [False, True])
+async def test_the_share_of_clients_without_cookies_is_as_asked(bench: Bench, sticky: bool) -> None:
+    """Within 4 standard errors of 10,000 requests."""
+    shared = Traffic(active=bench.first, candidate=bench.second, weight=10, sticky=sticky)
+    await bench.proxy.set_traffic("default", shared)
+    assert 10 - 4 * 0.3 <= await bench.share(10_000) <= 10 + 4 * 0.3
+
+
+async def test_a_client_of_a_sticky_split_stays_with_the_side_that_it_met_first(bench: Bench) -> None:
+    shared = Traffic(active=bench.first, candidate=bench.second, weight=50, sticky=True)
+    await bench.proxy.set_traffic("default", shared)
+    sides = Counter[frozenset[str | None]]()
+    jars: list[dict[str, str]] = [{} for _ in range(40)]
+    for jar in jars:
+        sides[frozenset([await bench.client.ask(cookies=jar) for _ in range(5)])] += 1
+    assert set(sides) == {frozenset([bench.first.address]), frozenset([bench.second.address])}
+    await bench.proxy.set_traffic("default", shared.model_copy(update={"weight": 100}))
+    assert {await bench.client.ask(cookies=jar) for jar in jars} == {bench.second.address}
+
+
+async def test_a_split_that_is_not_sticky_gives_no_cookie(bench: Bench) -> None:
+    await bench.proxy.set_traffic("default", Traffic(active=bench.first, candidate=bench.second, weight=50))
+    jar: dict[str, str] = {}
+    assert len({await bench.client.ask(cookies=jar) for _ in range(60)}) == 2
+    assert jar == {}
+
+
+async def test_a_cookie_that_is_no_number_of_ours_is_given_anew(bench: Bench) -> None:
+    if isinstance(bench.proxy, MemoryProxy):
+        return
+    shared = Traffic(active=bench.first, candidate=bench.second, weight=1, sticky=True)
+    await bench.proxy.set_traffic("default", shared)
+    jar = {"switchyard-default": "0"}
+    await bench.client.ask(cookies=jar)
+    assert len(jar["switchyard-default"]) == 36
 
 
 async def test_endpoints_have_traffic_of_their_own(bench: Bench) -> None:

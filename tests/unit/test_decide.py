@@ -118,7 +118,7 @@ def test_traffic_moves_only_to_a_candidate_that_runs_and_is_wanted(
 ) -> None:
     rollout = rollout_of_candidate(phase=phase, abort_requested=aborted, preempted=preempted)
     active = ACTIVE.model_copy(update={"server_id": "srv_candidate"}) if switched else ACTIVE
-    action = decide.decide_rollout(rollout, Traffic(active=active), candidate, now)
+    action = decide.decide_rollout(rollout, decide.RolloutSeen(Traffic(active=active), candidate), now)
     if isinstance(action, actions.ShiftTraffic):
         assert phase is RolloutPhase.SHIFTING
         assert candidate is RUNNING

@@ -133,7 +133,7 @@ async def test_an_aborted_rollout_leaves_the_active_server_as_it_was(yard: Yard)
     async with yard.run() as engine:
         await yard.roll(engine, first)
         running = await yard.roll(engine, second, serve_image="sources/slow")
-        await engine.commands.abort_rollout(running.id)
+        await engine.steering.abort(running.id)
         await yard.clock.advance(1)
         assert (await engine.store.get(Rollout, running.id)).phase is RolloutPhase.ROLLED_BACK
         assert await yard.served_version() == first

@@ -132,7 +132,7 @@ async def test_a_trainer_that_overruns_its_timeout_is_stopped_whatever_its_exit_
 async def test_a_cancelled_training_is_stopped_and_its_run_closed(yard: Yard) -> None:
     async with yard.run() as engine:
         training = await yard.train(engine)
-        await engine.commands.cancel_training(training.id)
+        await engine.steering.cancel_training(training.id)
         await yard.clock.settle()
         done = await engine.store.get(Training, training.id)
         assert done.phase is TrainingPhase.CANCELLED
@@ -140,7 +140,7 @@ async def test_a_cancelled_training_is_stopped_and_its_run_closed(yard: Yard) ->
         assert run is not None
         assert run.status == "KILLED"
         with pytest.raises(AlreadyFinished):
-            await engine.commands.cancel_training(training.id)
+            await engine.steering.cancel_training(training.id)
 
 
 async def test_a_training_cancelled_while_its_run_is_made_closes_that_run(
@@ -157,7 +157,7 @@ async def test_a_training_cancelled_while_its_run_is_made_closes_that_run(
     async with yard.run() as engine:
         training = await yard.train(engine)
         assert training.phase is TrainingPhase.QUEUED
-        await engine.commands.cancel_training(training.id)
+        await engine.steering.cancel_training(training.id)
         await yard.clock.settle()
         answered.set()
         await yard.clock.settle()
@@ -205,7 +205,7 @@ async def test_a_promised_rollout_waits_for_the_one_before_it(yard: Yard) -> Non
         waiting = await finish(yard, engine, training)
         assert waiting.waiting_on is not None
         assert first.id in waiting.waiting_on
-        await engine.commands.abort_rollout(first.id)
+        await engine.steering.abort(first.id)
         await yard.clock.advance(20)
         assert await yard.served_version() == version.version
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from router.core.models import Rollout, Server, Training
+from router.core.strategies import Strategy
 from router.engine.commands import Caller, RolloutRequest, TrainingRequest
 from router.engine.context import Context, Policy
 from router.engine.engine import Engine
@@ -91,6 +92,7 @@ class Yard:
             mlflow_tracking_uri="http://mlflow:5000",
             public_url="http://localhost:9000",
             serve_image="sources/iris",
+            plan=Strategy(bake=0),
             **policy,  # type: ignore[arg-type]
         )
 

@@ -9,9 +9,9 @@ import pytest
 
 from router.proxies.caddy_config import (
     CaddyLayout,
+    Switch,
     build_config,
     endpoint_id,
-    fix_switch,
     read_switch_from,
     render_config,
 )
@@ -77,11 +77,10 @@ def test_ids_are_unique() -> None:
 
 
 def test_dials_and_share_can_stand_in_the_config_itself() -> None:
-    config = build_config(LAYOUT, {"default": fix_switch("a:1", "b:2", 50)})
+    config = build_config(LAYOUT, {"default": Switch("a:1", "b:2", "8000")})
     dials = [proxy["upstreams"][0]["dial"] for proxy in proxies_in(config)]
     assert sorted(dials) == ["a:1", "a:1", "b:2", "b:2"]
-    expressions = {each["expression"] for each in objects_in(config) if "expression" in each}
-    assert "{http.request.uuid} < '8000'" in expressions
+    assert [each["cut"] for each in objects_in(config) if each.get("handler") == "vars"] == ["8000"]
 
 
 def test_error_bodies_are_json_in_the_houses_shape() -> None:
@@ -106,4 +105,4 @@ def test_a_path_that_caddy_would_misread_is_refused(path: str) -> None:
 @pytest.mark.parametrize("name", ["../a", "a/b", "a b", "a\n"])
 def test_a_name_that_caddy_would_misread_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is not"):
-        build_config(LAYOUT, {name: fix_switch("a:1", "a:1", 0)})
+        build_config(LAYOUT, {name: Switch("a:1", "a:1", "0000")})
