@@ -293,6 +293,10 @@ class Settings(BaseSettings):
     warm_seconds: float = Field(default=3600, ge=0, le=30 * 86_400, allow_inf_nan=False)
     """Seconds that the previous server is kept running after a rollout, so that a rollback is instant."""
 
+    rollout_bake_sec: float = Field(default=60, ge=0, le=7 * 86_400, allow_inf_nan=False)
+    """Seconds after a switch during which the new server is watched, and rolled back if it does worse than
+    the one before; for rollouts without a strategy of their own."""
+
     # --- containers, under RUNTIME=docker ---------------------------------------------------------
     docker_host: Engine = "unix:///var/run/docker.sock"
     """Docker engine, or the socket proxy before it: `unix:///PATH` or `tcp://HOST:PORT`."""

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from router.api.app import make_app
 from router.core.clock import Clock, SystemClock
 from router.core.ids import RandomIds
+from router.core.strategies import Strategy
 from router.engine.context import Context, Policy
 from router.engine.engine import Engine
 from router.engine.ledger import Ledger
@@ -113,6 +114,7 @@ def build_policy(settings: Settings) -> Policy:
         health_timeout=settings.health_timeout_sec,
         drain_grace=settings.drain_grace_sec,
         warm_seconds=settings.warm_seconds,
+        plan=Strategy(bake=settings.rollout_bake_sec),
     )
 
 

@@ -201,7 +201,6 @@ class Rollout(Record):
     accepted_step: int | None = None  # where a person said to go on although little was known
     promote_requested: bool = False
     bake_until: float | None = None
-    analysis: dict[str, Any] | None = None  # where the watch stands, for the next router to go on from
     ready_deadline: float  # by when the candidate must have proved itself
     outcome: RolloutPhase | None = None  # decided end, while the candidate is being put away
     failure: Failure | None = None

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -236,12 +236,27 @@ _PLAIN_MESSAGES: dict[str, str] = {
 }
 
 
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that stands there in an entry."""
+    model: type[BaseModel] = TrainerEntry
+    for part in location:
+        field = model.model_fields.get(str(part))
+        model = (_find_model(field.annotation) if field else None) or model
+    return model
+
+
+def _find_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _find_model(part))), None)
+
+
 def _note_problems(read: SpecText, path: KeyPath, error: ValidationError) -> None:
     for found in error.errors(include_url=False, include_input=False, include_context=False):
         where = (*path, *(part for part in found["loc"] if part != "[key]"))
         if found["type"] == "extra_forbidden":
-            model = TrainerEntry if len(where) == len(path) + 1 else Resources
-            message = f"there is no such field; the fields are {', '.join(model.model_fields)}"
+            known = ", ".join(_model_at(found["loc"][:-1]).model_fields)
+            message = f"there is no such field; the fields are {known}"
         else:
             message = _PLAIN_MESSAGES.get(found["type"], found["msg"].removeprefix("Value error, "))
         read.complain(where, message)

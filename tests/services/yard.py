@@ -60,6 +60,7 @@ class Yard:
             "SPECS_PATH": str(self.specs),
             "PROJECT_ROOT": str(ROOT),
             "PROCESS_PORTS": choose_ports(),
+            "ROLLOUT_BAKE_SEC": "0",
             **(settings or {}),
         }
         self.crash_point = directory / "crash-at"

@@ -191,6 +191,14 @@ def test_resources_survive_the_way_through_json() -> None:
         ("resources: {memory: 1k}", "forest.resources.memory: Input should be greater than or equal to"),
         ("resources: {pids: 1.5}", "forest.resources.pids: must be a whole number"),
         ("resources: {required: 'no'}", "forest.resources.required: must be true or false"),
+        ("rollout: {bak: 1}", "forest.rollout.bak: there is no such field; the fields are strategy,"),
+        (
+            "rollout: {strategy: canary, steps: [{weight: 5, hol: 1}]}",
+            "forest.rollout.steps.0.hol: there is no such field; the fields are weight, hold",
+        ),
+        ("rollout: {strategy: canary, steps: [5, 101]}", "forest.rollout.steps.1.weight: Input should be"),
+        ("rollout: {strategy: canary, steps: [50, 5]}", "forest.rollout: `steps` are out of order"),
+        ("rollout: {sticky: true}", "forest.rollout: `sticky` belongs to the strategy canary"),
         ("source: !secret x", "forest.source: the tag !secret is not known here"),
     ],
 )
