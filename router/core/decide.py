@@ -46,7 +46,7 @@ from router.core.models import (
     TrainingPhase,
 )
 from router.core.traffic import Traffic
-from router.core.verdicts import Finding, Verdict
+from router.core.verdicts import Judgement, Verdict
 from router.core.workload import WorkloadState
 
 # --- trainings -------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def _failed(training: Training, workload: WorkloadState) -> Failure:
 class RolloutSeen:
     traffic: Traffic
     candidate: WorkloadState | None
-    finding: Finding | None = None  # of the watch over both servers; None: there is none
+    finding: Judgement | None = None  # of the watch over both servers; None: there is none
 
 
 def decide_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAction:
@@ -214,17 +214,17 @@ def _decide_switched_rollout(rollout: Rollout, seen: RolloutSeen, now: float) ->
     return Wait(rollout.bake_until)
 
 
-def _unproved(finding: Finding | None) -> str | None:
+def _unproved(finding: Judgement | None) -> str | None:
     if finding is None or finding.verdict is Verdict.PASSED:
         return None
     return f"the watch after the switch came to no conclusion: {finding.reason}"
 
 
-def _inconclusive(finding: Finding | None) -> str:
+def _inconclusive(finding: Judgement | None) -> str:
     return f"it waits for a person: {finding.reason}" if finding else "it waits for a person"
 
 
-def _breached(rollout: Rollout, finding: Finding) -> Failure:
+def _breached(rollout: Rollout, finding: Judgement) -> Failure:
     return Failure(
         code="analysis_failed",
         message=f"the candidate for {rollout.model_uri} does worse than what users had: {finding.reason};"

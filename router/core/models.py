@@ -13,7 +13,7 @@ from router.core.errors import SwitchyardError
 from router.core.specs import Resources
 from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, Weight
-from router.core.verdicts import Finding
+from router.core.verdicts import Judgement
 
 
 class TrainingPhase(StrEnum):
@@ -175,7 +175,7 @@ class StepRecord(BaseModel):
     weight: Weight
     since: float
     until: float | None = None
-    finding: Finding | None = None
+    finding: Judgement | None = None
 
 
 class Rollout(Record):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from router.core.traffic import Weight
+from router.core.verdicts import AnalysisPolicy
 
 MAX_HOLD_SECONDS = 7 * 86_400
 MAX_STEPS = 100
@@ -36,10 +37,10 @@ def read_steps(value: object) -> object:
     return value
 
 
-class AnalysisPlan(BaseModel):
+class AnalysisPlan(AnalysisPolicy):
     """Whether candidate and active server are compared while both have traffic, and during the bake."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
 
     enabled: bool = True
     inconclusive: Literal["extend", "wait"] = "extend"  # too little traffic: hold on, or wait for a person

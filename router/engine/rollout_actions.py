@@ -18,7 +18,7 @@ from router.core.actions import (
 from router.core.errors import CandidateUnhealthy, SwitchyardError
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
 from router.core.traffic import Traffic
-from router.core.verdicts import Finding
+from router.core.verdicts import Judgement
 from router.engine.aliasing import sync_alias
 from router.engine.context import Context, giving_up_without_room
 from router.engine.probing import ProbeFailed
@@ -37,7 +37,7 @@ class RolloutActions:
         self._shifting = Shifting(context, servers)
 
     async def carry_out(
-        self, rollout: Rollout, action: RolloutAction, finding: Finding | None = None
+        self, rollout: Rollout, action: RolloutAction, finding: Judgement | None = None
     ) -> str | None:
         """The id of a rollout that has to be begun now, if any."""
         match action:
@@ -179,7 +179,7 @@ class RolloutActions:
             kept.append(self._ledger.moved(server, probe_body=body))
         await self._ledger.apply(moved, *kept)
 
-    async def _finish(self, rollout: Rollout, warning: str | None, finding: Finding | None) -> None:
+    async def _finish(self, rollout: Rollout, warning: str | None, finding: Judgement | None) -> None:
         await self._ledger.move(
             rollout,
             warning or "rollout succeeded",
@@ -193,7 +193,7 @@ class RolloutActions:
         rollout: Rollout,
         outcome: RolloutPhase,
         failure: Failure | None,
-        finding: Finding | None = None,
+        finding: Judgement | None = None,
     ) -> None:
         """Only a note: whatever takes time comes after the traffic has gone back."""
         await self._ledger.move(

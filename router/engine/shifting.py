@@ -15,7 +15,7 @@ from router.core.actions import (
 from router.core.errors import NothingToRollBackTo, StaleRecord
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase, StepRecord
 from router.core.traffic import Traffic
-from router.core.verdicts import Finding
+from router.core.verdicts import Judgement
 from router.engine.context import Context, giving_up_without_room, upstream_of
 from router.engine.probing import ProbeFailed
 from router.engine.rollbacks import RollbackRequest, Rollbacks
@@ -35,7 +35,9 @@ class Shifting:
         self._servers = servers
         self._rollbacks = Rollbacks(context, servers)
 
-    async def carry_out(self, rollout: Rollout, action: RolloutAction, finding: Finding | None) -> str | None:
+    async def carry_out(
+        self, rollout: Rollout, action: RolloutAction, finding: Judgement | None
+    ) -> str | None:
         """The id of a rollout that has to be begun now, if any."""
         match action:
             case EnterStep(step, weight):
@@ -52,7 +54,9 @@ class Shifting:
                 return await self._take_back(rollout, failure, finding)
         return None
 
-    async def _enter_step(self, rollout: Rollout, step: int, weight: float, finding: Finding | None) -> None:
+    async def _enter_step(
+        self, rollout: Rollout, step: int, weight: float, finding: Judgement | None
+    ) -> None:
         now = self._context.clock.now()
         await self._ledger.move(
             rollout,
@@ -84,7 +88,7 @@ class Shifting:
             if traffic.candidate is not None and traffic.candidate.server_id == rollout.server_id:
                 await self._context.proxy.set_traffic(rollout.endpoint, Traffic(active=traffic.active))
 
-    async def _take_back(self, rollout: Rollout, failure: Failure, finding: Finding | None) -> str | None:
+    async def _take_back(self, rollout: Rollout, failure: Failure, finding: Judgement | None) -> str | None:
         """Users go back by a rollback like any other, which pushes this rollout aside."""
         now = self._context.clock.now()
         steps = close_step(rollout, now, finding=finding)
@@ -108,7 +112,7 @@ class Shifting:
             await self._ledger.apply(pushed, self._ledger.opened(back, f"rollback to {back.model_uri}"))
         return back.id
 
-    async def _shift(self, rollout: Rollout, finding: Finding | None) -> None:
+    async def _shift(self, rollout: Rollout, finding: Judgement | None) -> None:
         """The intent (what served before) is written before the switch, what follows from it after."""
         server = await self._candidate(rollout)
         if not self._was_taken_up_just_now(rollout) and not await self._still_answers(rollout, server):
@@ -143,7 +147,7 @@ class Shifting:
             return await self._ledger.move(rollout, previous_server_id=previous)
         return await self._refuse_stale(rollout)
 
-    async def _record_shift(self, rollout: Rollout, finding: Finding | None) -> None:
+    async def _record_shift(self, rollout: Rollout, finding: Judgement | None) -> None:
         server = await self._candidate(rollout)
         changes: list[Change] = []
         if server.phase is not ServerPhase.READY:

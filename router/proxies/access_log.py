@@ -38,6 +38,17 @@ class AccessLog:
                     break
             return samples, f"{inode}:{offset}"
 
+    def rewind(self) -> str:
+        """A cursor into the current file, as far back as one call of `read` reaches. Blocks."""
+        with translate_storage_errors(f"reading {self._path}"), ExitStack() as opened:
+            current = self._open(self._path, opened)
+            if current is None:
+                return "0:0"
+            status = os.fstat(current.fileno())
+            start = max(0, status.st_size - MOST_BYTES)
+            current.seek(start)
+            return f"{status.st_ino}:{start + len(current.readline()) if start else 0}"
+
     def _find_end(self, opened: ExitStack) -> str:
         current = self._open(self._path, opened)
         if current is None:

@@ -52,5 +52,8 @@ class Proxy(Protocol):
     async def in_flight(self, address: str) -> int:
         """Requests inside this upstream now, from the proxy."""
 
+    async def rewind(self) -> str:
+        """A cursor some thousand requests back, as far as there are records of them."""
+
     async def samples(self, cursor: str | None) -> tuple[list[Sample], str]:
         """Requests answered since the cursor (None: from now on), and the next cursor."""

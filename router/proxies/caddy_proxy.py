@@ -86,6 +86,9 @@ class CaddyProxy(ABC):
     async def in_flight(self, address: str) -> int:
         return (await self._api.count_in_flight()).get(address, 0)
 
+    async def rewind(self) -> str:
+        return await to_thread.run_sync(self._log.rewind, limiter=self._threads)
+
     async def samples(self, cursor: str | None) -> tuple[list[Sample], str]:
         return await to_thread.run_sync(self._log.read, cursor, limiter=self._threads)
 

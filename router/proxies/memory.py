@@ -16,6 +16,7 @@ class MemoryProxy:
         self.idle_address = idle_address
         self.fail_with: SwitchyardError | None = None
         self.busy: Counter[str] = Counter()  # requests inside, by address
+        self.behaviour: dict[str, tuple[int, float]] = {}  # by address: status, and seconds to the answer
         self.recorded: list[Sample] = []
         self.history: list[tuple[str, Traffic]] = []  # every change of traffic
         self.reloads = 0
@@ -70,6 +71,10 @@ class MemoryProxy:
         self._fail_if_told()
         return self.busy[address]
 
+    async def rewind(self) -> str:
+        self._fail_if_told()
+        return "0"
+
     async def samples(self, cursor: str | None) -> tuple[list[Sample], str]:
         self._fail_if_told()
         end = len(self.recorded)
@@ -81,7 +86,6 @@ class MemoryProxy:
         *,
         by_header: bool = False,
         status: int = 200,
-        seconds: float = 0.001,
         cookies: dict[str, str] | None = None,
     ) -> str:
         """One request, as Caddy would route it: the address that it reaches, recorded as a sample.
@@ -97,6 +101,7 @@ class MemoryProxy:
             uuid = cookies.setdefault(endpoint, uuid)
         chosen = traffic.candidate is not None and (by_header or uuid < cut_for(traffic.weight))
         address = traffic.candidate.address if chosen and traffic.candidate else active
+        status, seconds = self.behaviour.get(address, (status, 0.001))
         self.recorded.append(Sample(float(self._asked), endpoint, address, status, seconds))
         return address
 

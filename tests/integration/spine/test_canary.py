@@ -3,16 +3,24 @@
 from collections import Counter
 from typing import Any
 
-from tests.integration.spine.stage import add_trainer, light_traffic, wait_for_end
+import pytest
+
+from tests.integration.spine.stage import Trainer, add_trainer, light_traffic, wait_for_end
 from tests.services.yard import Yard
 
 STEPS = {"strategy": "canary", "bake": 0, "analysis": {"enabled": False}}
 
 
-def start_canary(yard: Yard, **fields: object) -> tuple[str, str]:
-    """Version 1 active, version 2 beside it: the rollout's path, and the candidate's address."""
+@pytest.fixture
+def trainer(yard: Yard) -> Trainer:
+    """Its first version is active."""
     trainer = add_trainer(yard)
     yard.post(f"/admin/train_then_roll/{trainer.name}")
+    return trainer
+
+
+def start_canary(yard: Yard, trainer: Trainer, **fields: object) -> tuple[str, str]:
+    """A second version beside the active one: the rollout's path, and the candidate's address."""
     version = yard.post(f"/admin/train/{trainer.name}")["version"]
     body = {"name": trainer.model, "ref": version, "wait_seconds": 0, "rollout": {**STEPS, **fields}}
     started = yard.post("/admin/roll", body, status=202)
@@ -25,9 +33,9 @@ def served(yard: Yard, requests: int, **options: Any) -> Counter[str]:
     return Counter(yard.predict(**options).headers["x-served-by"] for _ in range(requests))
 
 
-def test_a_canary_takes_its_steps_by_itself_and_loses_nothing(yard: Yard) -> None:
+def test_a_canary_takes_its_steps_by_itself_and_loses_nothing(yard: Yard, trainer: Trainer) -> None:
     with light_traffic(yard) as seen:
-        path, candidate = start_canary(yard, steps=[20, 60, 100], hold=1)
+        path, candidate = start_canary(yard, trainer, steps=[20, 60, 100], hold=1)
         rollout = wait_for_end(yard, path.rpartition("/")[2])
     assert rollout["phase"] == "succeeded", rollout["failure"]
     assert [step["weight"] for step in rollout["steps"]] == [20, 60, 100]
@@ -35,8 +43,8 @@ def test_a_canary_takes_its_steps_by_itself_and_loses_nothing(yard: Yard) -> Non
     assert set(served(yard, 5)) == {candidate}
 
 
-def test_the_header_reaches_a_candidate_that_waits_for_a_word(yard: Yard) -> None:
-    path, candidate = start_canary(yard, strategy="blue_green", promotion="manual")
+def test_the_header_reaches_a_candidate_that_waits_for_a_word(yard: Yard, trainer: Trainer) -> None:
+    path, candidate = start_canary(yard, trainer, strategy="blue_green", promotion="manual")
     assert candidate not in served(yard, 20)
     assert set(served(yard, 5, headers={"X-Switchyard-Slot": "candidate"})) == {candidate}
     yard.post(f"{path}/promote", status=202)
@@ -44,9 +52,9 @@ def test_the_header_reaches_a_candidate_that_waits_for_a_word(yard: Yard) -> Non
     assert set(served(yard, 5)) == {candidate}
 
 
-def test_a_rollback_during_a_canary_sends_everybody_back(yard: Yard) -> None:
+def test_a_rollback_during_a_canary_sends_everybody_back(yard: Yard, trainer: Trainer) -> None:
     with light_traffic(yard) as seen:
-        path, candidate = start_canary(yard, steps=[50, 100], hold=600)
+        path, candidate = start_canary(yard, trainer, steps=[50, 100], hold=600)
         yard.post("/admin/rollback")
         assert candidate not in served(yard, 20)
         assert wait_for_end(yard, path.rpartition("/")[2])["phase"] == "rolled_back"

@@ -1,0 +1,167 @@
+"""The watch over a candidate, over memory drivers: when it does worse, as well, or when nobody can tell."""
+
+from pathlib import Path
+
+import pytest
+
+from router.core.models import Rollout, RolloutPhase
+from router.core.strategies import Strategy
+from router.core.verdicts import Verdict
+from router.engine.engine import Engine
+from tests.unit.engine.yard import Yard
+
+CANARY = {"strategy": "canary", "steps": [20, 50, 100], "hold": 30, "bake": 60}
+ENOUGH = 1500  # requests, so that both servers get what a step needs and more
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path)
+
+
+async def roll_beside(yard: Yard, engine: Engine, **plan: object) -> Rollout:
+    """A second version, rolled out by this plan beside a first one that has served for a while."""
+    first, second = yard.add_version(), yard.add_version()
+    await yard.roll(engine, first)
+    ask(yard, 500)
+    return await yard.roll(engine, second, plan=Strategy.model_validate(plan))
+
+
+def ask(yard: Yard, requests: int) -> None:
+    for _ in range(requests):
+        yard.proxy.answer("default")
+
+
+async def ask_for_a_while(yard: Yard) -> None:
+    """One moment is not enough to convict a server."""
+    for _ in range(12):
+        ask(yard, 100)
+        await yard.clock.advance(0.25)
+
+
+async def let_misbehave(yard: Yard, rollout: Rollout, status: int = 200, seconds: float = 0.001) -> None:
+    address = (await yard.server(rollout.server_id)).address
+    assert address is not None
+    yard.proxy.behaviour[address] = status, seconds
+
+
+async def stored(engine: Engine, rollout: Rollout) -> Rollout:
+    return await engine.store.get(Rollout, rollout.id)
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(500, 0.001), (200, 0.05)])
+async def test_a_candidate_that_does_worse_loses_its_share_without_anybodys_help(
+    yard: Yard, status: int, seconds: float
+) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        await let_misbehave(yard, rollout, status, seconds)
+        await ask_for_a_while(yard)
+        traffic = await yard.proxy.read_traffic("default")
+        assert (traffic.candidate, traffic.weight) == (None, 0)
+        ended = await stored(engine, rollout)
+        assert ended.phase is RolloutPhase.ROLLED_BACK
+        assert ended.failure is not None
+        assert ended.failure.code == "analysis_failed"
+        finding = ended.steps[-1].finding
+        assert finding is not None
+        assert finding.verdict is Verdict.FAILED
+        assert await yard.alias() == 1
+        assert rollout.server_id not in yard.runtime.running()
+
+
+async def test_a_candidate_that_does_as_well_takes_its_steps(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        for _ in range(2):
+            ask(yard, ENOUGH)
+            await yard.clock.advance(31)
+        assert await yard.served_version() == 2
+        ask(yard, ENOUGH)
+        await yard.clock.advance(61)
+        done = await stored(engine, rollout)
+        assert done.phase is RolloutPhase.SUCCEEDED
+        assert [step.finding.verdict for step in done.steps if step.finding] == [Verdict.PASSED] * 3
+        assert done.warnings == ()
+
+
+async def test_a_step_with_too_little_traffic_is_held_until_there_is_enough(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        await yard.clock.advance(1000)
+        assert (await yard.proxy.read_traffic("default")).weight == 20
+        ask(yard, ENOUGH)
+        await yard.clock.advance(1)
+        assert (await yard.proxy.read_traffic("default")).weight == 50
+        assert (await stored(engine, rollout)).paused is None
+
+
+async def test_too_little_traffic_waits_for_a_person_if_that_is_wanted(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY, analysis={"inconclusive": "wait"})
+        await yard.clock.advance(31)
+        paused = (await stored(engine, rollout)).paused
+        assert paused is not None
+        assert "too few requests" in paused
+        await engine.steering.resume(rollout.id)
+        await yard.clock.settle()
+        assert (await yard.proxy.read_traffic("default")).weight == 50
+
+
+async def test_a_server_that_does_worse_after_the_switch_is_rolled_back_by_itself(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, bake=60)
+        assert rollout.phase is RolloutPhase.BAKING
+        await let_misbehave(yard, rollout, status=500)
+        await ask_for_a_while(yard)
+        assert await yard.served_version() == 1
+        await yard.clock.advance(1)
+        assert await yard.alias() == 1
+        ended = await stored(engine, rollout)
+        assert ended.phase is RolloutPhase.ROLLED_BACK
+        assert ended.failure is not None
+        assert ended.failure.code == "analysis_failed"
+        (back,) = [r for r in await engine.store.find(Rollout) if r.kind == "rollback"]
+        assert (back.requested_by, back.phase) == ("switchyard", RolloutPhase.SUCCEEDED)
+        assert back.reason == ended.failure.message
+
+
+async def test_a_bake_that_could_not_tell_says_so(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, bake=60)
+        await yard.clock.advance(61)
+        done = await stored(engine, rollout)
+        assert done.phase is RolloutPhase.SUCCEEDED
+        assert "too few requests" in done.warnings[0]
+
+
+async def test_a_server_that_dies_in_its_bake_is_replaced_by_the_one_before(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, bake=60)
+        yard.runtime.end(str(rollout.server_id), 139)
+        await yard.clock.advance(1)
+        assert await yard.served_version() == 1
+        ended = await stored(engine, rollout)
+        assert ended.phase is RolloutPhase.ROLLED_BACK
+        assert ended.failure is not None
+        assert ended.failure.code == "candidate_died"
+        assert await yard.alias() == 1
+
+
+async def test_a_watch_goes_on_after_a_change_of_routers(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        ask(yard, 200)
+        await yard.clock.advance(1)
+    async with yard.run() as engine:
+        await let_misbehave(yard, rollout, status=500)
+        await yard.clock.advance(1)
+        await ask_for_a_while(yard)
+        assert (await stored(engine, rollout)).phase is RolloutPhase.ROLLED_BACK
+
+
+async def test_a_rollback_is_not_watched(yard: Yard) -> None:
+    async with yard.run() as engine:
+        await roll_beside(yard, engine, bake=60)
+        back = await yard.roll_back(engine)
+        assert back.phase is RolloutPhase.SUCCEEDED
