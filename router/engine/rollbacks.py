@@ -79,11 +79,9 @@ class Rollbacks:
             raise nothing
         if holder is not None and active.server_id != holder.server_id:
             return await self._context.store.get(Server, active.server_id)
-        spares = [
-            s for s in await self._servers.live(endpoint) if s.phase in SPARE and s.id != active.server_id
-        ]
-        if spares:
-            return spares[-1]
+        for spare in reversed(await self._servers.live(endpoint)):
+            if spare.phase in SPARE and spare.id != active.server_id and not await self.has_failed(spare):
+                return spare
         current = (active.model_name, active.model_version, active.serve_digest)
         for rollout in await self._context.store.find(
             Rollout, endpoint=endpoint, newest_first=True, limit=100
@@ -91,6 +89,13 @@ class Rollbacks:
             if rollout.previous_server_id is None:
                 continue
             server = await self._context.store.get(Server, rollout.previous_server_id)
-            if (server.model_name, server.version, server.serve_digest) != current:
+            differs = (server.model_name, server.version, server.serve_digest) != current
+            if differs and not await self.has_failed(server):
                 return server
         raise nothing
+
+    async def has_failed(self, server: Server) -> bool:
+        """Whether a watch has found it worse than what users had: then nobody goes back to it."""
+        if server.rollout_id is None:
+            return False
+        return (await self._context.store.get(Rollout, server.rollout_id)).failure is not None

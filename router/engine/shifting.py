@@ -154,7 +154,9 @@ class Shifting:
             changes.append(self._servers.has_traffic(server))
         if rollout.previous_server_id not in (None, rollout.server_id):
             previous = await self._context.store.get(Server, str(rollout.previous_server_id))
-            if previous.phase is ServerPhase.READY:
+            if previous.phase is ServerPhase.READY and await self._rollbacks.has_failed(previous):
+                changes.append(self._servers.send_away(previous, "it did worse than what users had"))
+            elif previous.phase is ServerPhase.READY:
                 changes.append(self._servers.lost_traffic(previous))
         now = self._context.clock.now()
         switched = self._ledger.moved(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from router.core.errors import NothingToRollBackTo
 from router.core.models import Rollout, RolloutPhase
 from router.core.strategies import Strategy
 from router.core.verdicts import Verdict
@@ -124,6 +125,9 @@ async def test_a_server_that_does_worse_after_the_switch_is_rolled_back_by_itsel
         (back,) = [r for r in await engine.store.find(Rollout) if r.kind == "rollback"]
         assert (back.requested_by, back.phase) == ("switchyard", RolloutPhase.SUCCEEDED)
         assert back.reason == ended.failure.message
+        assert rollout.server_id not in yard.runtime.running()
+        with pytest.raises(NothingToRollBackTo):
+            await yard.roll_back(engine)
 
 
 async def test_a_bake_that_could_not_tell_says_so(yard: Yard) -> None:

@@ -28,6 +28,9 @@ class Behaviour:
     prediction: Any = None  # instead of the version
     dies_after_predictions: int = 0
     dies_at_ping: int = 0
+    fails_every: int = 0  # of so many predictions, the last one
+    fails_above: int = 0  # requests inside at once
+    takes: float = 0.0  # seconds for a prediction
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -111,6 +114,10 @@ class TinyServer(ThreadingHTTPServer):
         self.predicted += 1
         if behaviour.dies_after_predictions and self.predicted > behaviour.dies_after_predictions:
             die()
+        time.sleep(behaviour.takes)
+        overloaded = 0 < behaviour.fails_above < self.inside
+        if overloaded or (behaviour.fails_every and self.predicted % behaviour.fails_every == 0):
+            return 500, {"error_code": "BAD", "message": "it was told to fail now and then"}
         if behaviour.prediction_status != 200:
             return behaviour.prediction_status, {"error_code": "BAD", "message": "it was told to fail"}
         version = int(os.environ.get("MODEL_VERSION", "0"))
