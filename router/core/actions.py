@@ -68,6 +68,11 @@ class PrepareCandidate:
 
 
 @dataclass(frozen=True)
+class StopActive:
+    """Two servers do not fit: the active one makes room."""
+
+
+@dataclass(frozen=True)
 class LaunchCandidate:
     pass
 
@@ -143,6 +148,7 @@ class PutCandidateAway:
 RolloutAction = (
     Wait
     | PrepareCandidate
+    | StopActive
     | LaunchCandidate
     | ProbeCandidate
     | JudgeCandidate

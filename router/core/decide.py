@@ -29,6 +29,7 @@ from router.core.actions import (
     ServerAction,
     SetWeight,
     ShiftTraffic,
+    StopActive,
     StopServer,
     StopTrainer,
     TakeBack,
@@ -131,6 +132,7 @@ class RolloutSeen:
     traffic: Traffic
     candidate: WorkloadState | None
     finding: Judgement | None = None  # of the watch over both servers; None: there is none
+    active_in_the_way: bool = False  # it is to be replaced, and still runs
 
 
 def decide_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAction:
@@ -149,7 +151,7 @@ def decide_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAc
     if now >= rollout.ready_deadline and rollout.weight is None:
         return AbortRollout(RolloutPhase.FAILED, _not_ready_in_time(rollout))
     if phase is RolloutPhase.LAUNCHING:
-        return LaunchCandidate()
+        return StopActive() if seen.active_in_the_way else LaunchCandidate()
     if seen.candidate is None or not seen.candidate.running:
         return AbortRollout(RolloutPhase.FAILED, _candidate_died(rollout, seen.candidate))
     if phase is RolloutPhase.PROBING:
@@ -162,7 +164,8 @@ def _decide_shift(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAct
     plan, finding = rollout.plan, seen.finding
     if finding is not None and finding.verdict is Verdict.FAILED:
         return AbortRollout(RolloutPhase.ROLLED_BACK, _breached(rollout, finding))
-    alone = seen.traffic.active is None and not plan.manual  # nobody to share the traffic with
+    # Nobody to share the traffic with: the first server of all, or the other one had to make room.
+    alone = rollout.replaces is not None or (seen.traffic.active is None and not plan.manual)
     if rollout.promote_requested or not plan.gradual or alone:
         return ShiftTraffic()
     if rollout.weight is None:

@@ -111,6 +111,12 @@ class NothingToRollBackTo(Conflict):
     code = "nothing_to_roll_back_to"
 
 
+class NoMemoryForCandidate(Conflict):
+    """There is no memory for a second server beside the active one."""
+
+    code = "no_memory_for_candidate"
+
+
 class NotShifting(Conflict):
     """The rollout's candidate has no share of the traffic that could be changed."""
 

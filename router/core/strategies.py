@@ -54,6 +54,8 @@ class Strategy(BaseModel):
     hold: Seconds = 60.0  # of a step that does not say
     promotion: Literal["auto", "manual"] = "auto"
     bake: Seconds = 60.0  # after the switch: how long the watch goes on
+    # When two servers do not fit in memory: end the rollout, or stop the active one first, with a gap.
+    if_tight: Literal["refuse", "replace"] = "refuse"
     sticky: bool = False  # a client stays with the side that it met first, by a cookie
     analysis: AnalysisPlan = AnalysisPlan()
 

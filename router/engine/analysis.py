@@ -57,7 +57,7 @@ class Analyst:
             beside = traffic.candidate
             named = beside is not None and beside.server_id == rollout.server_id
             return Sides(traffic.active.address, beside.address) if beside and named else None
-        if rollout.previous_server_id in (None, rollout.server_id):
+        if rollout.plan.bake == 0 or rollout.previous_server_id in (None, rollout.server_id):
             return None
         before = await self._context.store.get(Server, str(rollout.previous_server_id))
         return Sides(before.address, traffic.active.address) if before.address else None

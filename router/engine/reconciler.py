@@ -11,7 +11,14 @@ from typing import TypeVar
 import structlog
 from anyio.abc import TaskGroup
 
-from router.core.actions import LaunchCandidate, LaunchTrainer, PrepareCandidate, ProbeCandidate, Wait
+from router.core.actions import (
+    LaunchCandidate,
+    LaunchTrainer,
+    PrepareCandidate,
+    ProbeCandidate,
+    StopActive,
+    Wait,
+)
 from router.core.decide import RolloutSeen, decide_rollout, decide_training
 from router.core.errors import StaleRecord, StorageFull, SwitchyardError
 from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
@@ -133,15 +140,22 @@ class Reconciler:
         candidate = await self._context.runtime.inspect(str(rollout.server_id)) if observed else None
         finding = await self._analyst.look(rollout, traffic)
         now = self._context.clock.now()
-        action = decide_rollout(rollout, RolloutSeen(traffic, candidate, finding), now)
+        seen = RolloutSeen(traffic, candidate, finding, await self._is_active_in_the_way(rollout))
+        action = decide_rollout(rollout, seen, now)
         if isinstance(action, Wait):
             look = now + LOOK_SECONDS if finding is not None else None
             return min((at for at in (look, action.until) if at is not None), default=None)
-        if isinstance(action, PrepareCandidate | LaunchCandidate | ProbeCandidate):
+        if isinstance(action, PrepareCandidate | StopActive | LaunchCandidate | ProbeCandidate):
             await self._unless_told_to_end(rollout, partial(self._rollouts.carry_out, rollout, action))
         elif begun := await self._rollouts.carry_out(rollout, action, finding):
             self._group.start_soon(self._work_rollout, begun)
         return self._context.clock.now()
+
+    async def _is_active_in_the_way(self, rollout: Rollout) -> bool:
+        if rollout.replaces is None or rollout.phase is not RolloutPhase.LAUNCHING:
+            return False
+        state = await self._context.runtime.inspect(rollout.replaces)
+        return state is not None and state.running
 
     async def _unless_told_to_end(self, record: T, act: Callable[[], Awaitable[object]]) -> None:
         """A slow action is dropped when somebody cancels or aborts: the next decision cleans up after it.

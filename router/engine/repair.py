@@ -10,11 +10,12 @@ import structlog
 from anyio.abc import TaskGroup
 
 from router.core.errors import SwitchyardError
-from router.core.models import Server, ServerPhase
+from router.core.models import RolloutPhase, Server, ServerPhase
 from router.core.workload import WorkloadState
 from router.engine.context import Context, upstream_of
 from router.engine.ledger import endpoint_topic
 from router.engine.probing import ProbeFailed
+from router.engine.rollbacks import find_holder
 from router.engine.servers import SPARE, Servers
 from router.runtimes.base import Image
 
@@ -49,6 +50,8 @@ class Repairs:
         active = (await self._context.proxy.read_traffic(endpoint)).active
         if active is None or _runs(workloads.get(active.server_id)):
             return None
+        if await self._is_being_replaced(endpoint, active.server_id):
+            return None
         dead = await self._context.store.get(Server, active.server_id)
         if await self._switch_to_spare(endpoint, dead, workloads):
             return None
@@ -63,6 +66,13 @@ class Repairs:
         attempts.running, attempts.last, attempts.count = True, now, attempts.count + 1
         group.start_soon(self._replace, dead, attempts)
         return None
+
+    async def _is_being_replaced(self, endpoint: str, server_id: str) -> bool:
+        """A rollout has stopped it for want of memory: its candidate comes, or it fails and ends."""
+        holder = await find_holder(self._context.store, endpoint)
+        if holder is None or holder.replaces != server_id:
+            return False
+        return holder.phase is not RolloutPhase.ABORTING
 
     async def _switch_to_spare(
         self, endpoint: str, dead: Server, workloads: dict[str, WorkloadState]

@@ -11,7 +11,7 @@ from router.stores.base import Change, Store
 
 UNFINISHED = [phase for phase in RolloutPhase if not phase.terminal]
 # What it goes back to has served already: nobody waits, and no watch sends it forward again.
-AT_ONCE = Strategy(bake=0, analysis=AnalysisPlan(enabled=False))
+AT_ONCE = Strategy(bake=0, if_tight="replace", analysis=AnalysisPlan(enabled=False))
 
 
 async def find_holder(store: Store, endpoint: str) -> Rollout | None:

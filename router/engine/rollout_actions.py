@@ -3,6 +3,8 @@
 Everything slow (launch, probe) happens outside the endpoint's lock. Traffic is `shifting`'s.
 """
 
+from typing import Any
+
 from router.core.actions import (
     AbortRollout,
     FinishRollout,
@@ -13,15 +15,17 @@ from router.core.actions import (
     PromoteVersion,
     PutCandidateAway,
     RolloutAction,
+    StopActive,
     Wait,
 )
-from router.core.errors import CandidateUnhealthy, SwitchyardError
+from router.core.errors import CandidateUnhealthy, NoMemoryForCandidate, SwitchyardError
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
 from router.core.traffic import Traffic
 from router.core.verdicts import Judgement
 from router.engine.aliasing import sync_alias
 from router.engine.context import Context, giving_up_without_room
 from router.engine.probing import ProbeFailed
+from router.engine.room import Room
 from router.engine.servers import Servers
 from router.engine.shifting import PING_SECONDS, Shifting
 from router.engine.steering import close_step
@@ -35,6 +39,7 @@ class RolloutActions:
         self._ledger = context.ledger
         self._servers = servers
         self._shifting = Shifting(context, servers)
+        self._room = Room(context, servers)
 
     async def carry_out(
         self, rollout: Rollout, action: RolloutAction, finding: Judgement | None = None
@@ -43,6 +48,8 @@ class RolloutActions:
         match action:
             case PrepareCandidate():
                 await self._prepare(rollout)
+            case StopActive():
+                await self._stop_active(rollout)
             case LaunchCandidate():
                 await self._launch(rollout)
             case ProbeCandidate():
@@ -95,6 +102,7 @@ class RolloutActions:
         else:
             with giving_up_without_room():
                 image = await self._context.runtime.resolve_image(rollout.serve_image)
+        room = await self._make_room(rollout, traffic)
         server = await self._servers.draft(
             endpoint=rollout.endpoint,
             model_name=rollout.model_name,
@@ -110,8 +118,28 @@ class RolloutActions:
             phase=RolloutPhase.LAUNCHING,
             server_id=server.id,
             serve_digest=image.digest,
+            **room,
         )
         await self._ledger.apply(moved, self._ledger.opened(server, f"server {server.name}"), *retired)
+
+    async def _make_room(self, rollout: Rollout, traffic: Traffic) -> dict[str, Any]:
+        """What the record says if the active server has to go first. Raises NoMemoryForCandidate."""
+        shortage = await self._room.find_shortage(rollout.endpoint, traffic)
+        if shortage is None or traffic.active is None:
+            return {}
+        if rollout.plan.if_tight == "refuse":
+            raise NoMemoryForCandidate(
+                f"{shortage}; nothing was started and the active server was left as it was",
+                hint="free some, or roll with `if_tight: replace`, which stops the active server first;"
+                f" {shortage.expected_gap}",
+            )
+        warning = f"{shortage}: the active server is stopped first; {shortage.expected_gap}"
+        return {"replaces": traffic.active.server_id, "warnings": (*rollout.warnings, warning)}
+
+    async def _stop_active(self, rollout: Rollout) -> None:
+        """It finishes what it has. If the candidate fails, the supervisor brings it back."""
+        assert rollout.replaces is not None
+        await self._context.runtime.stop(rollout.replaces, self._context.policy.stop_grace)
 
     async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> bool:
         """The server to go back to, if it still runs, needs no launch: whether it could be taken.

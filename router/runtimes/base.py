@@ -87,6 +87,9 @@ class Runtime(Protocol):
 
     async def usage(self, owner: str) -> Usage | None: ...
 
+    async def free_memory(self) -> int | None:
+        """Bytes that new workloads could use now; None: it cannot be known."""
+
     async def logs(self, owner: str, tail_bytes: int) -> str:
         """The end of what it printed; empty if nothing is there."""
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from weakref import WeakValueDictionary
 
 import anyio
+import psutil
 import structlog
 from anyio import CancelScope
 
@@ -88,6 +89,10 @@ class DockerRuntime:
     async def usage(self, owner: str) -> Usage | None:
         found = await self._containers.find_launched(owner)
         return await read_usage(self._client, found.id) if found else None
+
+    async def free_memory(self) -> int | None:
+        """Of this machine: the router shares its disk with the engine, so it is the engine's too."""
+        return psutil.virtual_memory().available
 
     async def logs(self, owner: str, tail_bytes: int) -> str:
         found = await self._containers.find_launched(owner)

@@ -38,6 +38,7 @@ class MemoryRuntime:
     unavailable: bool = False
     output: dict[str, str] = field(default_factory=dict)  # by owner
     usages: dict[str, Usage] = field(default_factory=dict)  # by owner
+    memory_left: int | None = None
     launched: list[Workload] = field(default_factory=list)  # every launch that was not an adoption
     stopped: list[str] = field(default_factory=list)  # owners that were running when told to stop
     removed: list[str] = field(default_factory=list)
@@ -132,6 +133,9 @@ class MemoryRuntime:
         if owner not in self.running():
             return None
         return self.usages.get(owner, Usage(memory_bytes=64 * 2**20, cpu_seconds=0.5))
+
+    async def free_memory(self) -> int | None:
+        return self.memory_left
 
     async def logs(self, owner: str, tail_bytes: int) -> str:
         text = self.output.get(owner, "").encode()

@@ -127,6 +127,9 @@ class ProcessRuntime:
     async def usage(self, owner: str) -> Usage | None:
         return await self._threads.look(partial(read_usage, self._homes.of(owner)))
 
+    async def free_memory(self) -> int | None:
+        return psutil.virtual_memory().available
+
     async def logs(self, owner: str, tail_bytes: int) -> str:
         return await self._threads.look(partial(self._homes.of(owner).read_logs, tail_bytes))
 
