@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from router.core.errors import SwitchyardError
+from router.core.versions import MODEL_NAME_PATTERN
 
 
 class InvalidSettings(SwitchyardError):
@@ -292,6 +293,15 @@ class Settings(BaseSettings):
 
     warm_seconds: float = Field(default=3600, ge=0, le=30 * 86_400, allow_inf_nan=False)
     """Seconds that the previous server is kept running after a rollout, so that a rollback is instant."""
+
+    default_model_name: str | None = Field(default=None, pattern=MODEL_NAME_PATTERN)
+    """Registered model that is rolled out at the start if nothing is serving."""
+
+    default_model_version: str = Field(default="latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")
+    """Its version: a number, an alias, or `latest`."""
+
+    canary_probability: float = Field(default=0.1, ge=0, le=1, allow_inf_nan=False)
+    """Share of the requests, 0 to 1, that `POST /update-model` gives to a next model if it does not say."""
 
     rollout_bake_sec: float = Field(default=60, ge=0, le=7 * 86_400, allow_inf_nan=False)
     """Seconds after a switch during which the new server is watched, and rolled back if it does worse than

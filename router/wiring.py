@@ -8,6 +8,7 @@ from router.api.app import make_app
 from router.core.clock import Clock, SystemClock
 from router.core.ids import RandomIds
 from router.core.strategies import Strategy
+from router.core.versions import read_reference
 from router.engine.context import Context, Policy
 from router.engine.engine import Engine
 from router.engine.ledger import Ledger
@@ -114,6 +115,9 @@ def build_policy(settings: Settings) -> Policy:
         health_timeout=settings.health_timeout_sec,
         drain_grace=settings.drain_grace_sec,
         warm_seconds=settings.warm_seconds,
+        default_model_name=settings.default_model_name,
+        default_model_version=read_reference(settings.default_model_version),
+        canary_probability=settings.canary_probability,
         plan=Strategy(bake=settings.rollout_bake_sec),
     )
 

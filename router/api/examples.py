@@ -75,6 +75,35 @@ STATUS: dict[str, Any] = {
     "ts": 1795236649.7,
     "spec_errors": [],
 }
+CANARY_STATUS: dict[str, Any] = {
+    "current": {"model_name": "DiabetesRF", "model_version": 1},
+    "next": {"model_name": "DiabetesRF", "model_version": 2},
+    "canary_probability": 0.1,
+    "rollout_id": ROLLOUT_ID,
+    "phase": "shifting",
+}
+MODEL_INFO: dict[str, Any] = {
+    "current": {
+        "name": "DiabetesRF",
+        "version": 1,
+        "run_id": "424711e20e434c42afd568ae0d6b5aeb",
+        "loaded_since": 1795236649.7,
+    },
+    "next": None,
+}
+MODEL_VERSION: dict[str, Any] = {
+    "model_name": "DiabetesRF",
+    "version": "2",
+    "model_uri": "models:/DiabetesRF/2",
+    "model_loaded": True,
+}
+SERVICE: dict[str, Any] = {"service": "switchyard", "status": "ok", "docs": "/docs", **CANARY_STATUS}
+HEALTH: dict[str, Any] = {
+    "status": "ok",
+    "model_uri": "models:/DiabetesRF/2",
+    "model_version": "2",
+    "model_loaded": True,
+}
 READY: dict[str, Any] = {
     "ready": True,
     "router": "ok",

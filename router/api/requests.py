@@ -13,12 +13,11 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, Weight
+from router.core.versions import MAX_VERSION, MODEL_NAME_PATTERN
 from router.engine.commands import Caller
 from router.engine.engine import Engine
 
-MODEL_NAME_PATTERN = r"^[^/:%\\\x00-\x1f\x7f]{1,255}$"
 ALIAS_PATTERN = r"^@[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
-MAX_VERSION = 2**31 - 1
 REFERENCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./:@-]{0,1023}$"
 RECORD_ID_PATTERN = r"^[a-z]{3}_[0-9a-z]{1,32}$"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from router.api.examples import ALIVE, READY, STATUS, answers
+from router.api.examples import ALIVE, HEALTH, READY, STATUS, answers
 from router.api.requests import EngineDep
 from router.core.errors import StandingBy
 from router.core.traffic import DEFAULT_ENDPOINT
@@ -39,9 +39,16 @@ async def status(engine: EngineDep) -> dict[str, Any]:
     }
 
 
-@router.get("/health", summary="The router answers", responses=answers(ALIVE))
-async def health() -> dict[str, str]:
-    return {"status": "ok"}
+@router.get("/health", summary="The router answers, and which model serves", responses=answers(HEALTH))
+async def health(engine: EngineDep) -> dict[str, Any]:
+    """Reads one small file: it says nothing of how the model answers."""
+    active = (await engine.context.proxy.read_traffic(DEFAULT_ENDPOINT)).active if engine.leads else None
+    return {
+        "status": "ok",
+        "model_uri": f"models:/{active.model_name}/{active.model_version}" if active else None,
+        "model_version": str(active.model_version) if active else None,
+        "model_loaded": active is not None,
+    }
 
 
 @router.get("/healthz", summary="The process is alive", responses=answers(ALIVE))

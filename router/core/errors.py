@@ -123,6 +123,12 @@ class NotShifting(Conflict):
     code = "not_shifting"
 
 
+class NoNextModel(Conflict):
+    """There is no next model beside the current one."""
+
+    code = "no_next_model"
+
+
 class AlreadyFinished(Conflict):
     """It has already ended, so it cannot be stopped."""
 
@@ -205,6 +211,12 @@ class StandingBy(Unavailable):
     """Another router is the active one for these slots; this one stands by."""
 
     code = "standing_by"
+
+
+class NothingLoaded(Unavailable):
+    """No model is serving yet."""
+
+    code, retryable = "nothing_loaded", False
 
 
 class StorageFull(SwitchyardError):

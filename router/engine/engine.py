@@ -15,6 +15,7 @@ from router.core.models import Endpoint, Record, Server
 from router.core.traffic import DEFAULT_ENDPOINT
 from router.engine.commands import Commands
 from router.engine.context import Context
+from router.engine.first_model import serve_first_model
 from router.engine.ledger import endpoint_topic
 from router.engine.racing import wait_any
 from router.engine.reconciler import Reconciler
@@ -65,6 +66,10 @@ class Engine:
                 hint="try again, or ask the router that leads",
             )
         return self._commands
+
+    @property
+    def leads(self) -> bool:
+        return self._commands is not None
 
     @property
     def steering(self) -> Steering:
@@ -126,6 +131,7 @@ class Engine:
         group.start_soon(Sweeper(context).run)
         group.start_soon(self._keep_lead)
         self._commands = Commands(context, servers, reconciler)
+        group.start_soon(serve_first_model, context, self._commands)
         log.info("leading", endpoints=endpoints)
 
     async def _keep_lead(self) -> None:

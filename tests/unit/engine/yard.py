@@ -77,7 +77,7 @@ class Answers:
 
 
 class Yard:
-    def __init__(self, folder: Path, **policy: float) -> None:
+    def __init__(self, folder: Path, **policy: object) -> None:
         (folder / "iris.yaml").write_text(SPEC)
         self.folder = folder
         self.clock = FakeClock()
