@@ -14,8 +14,7 @@ bet on two streams in the same batches, with a rate that is the same within one.
 
 import math
 from collections.abc import Sequence
-
-from pydantic import BaseModel, ConfigDict
+from dataclasses import dataclass
 
 ODDS = (1.5, 3.0, 10.0, 100.0)  # how much worse the candidate may be: a bet on each, with equal stakes
 FIRST_STAKE = 0.6  # placed at once; the rest round by round, so that late trouble finds fresh money
@@ -24,14 +23,13 @@ MOST_TERMS = 64  # of a hypergeometric sum; with more bad answers its bound serv
 MOST_WEALTH = 1e300
 
 
-class Bets(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Bets:
     """One hypothesis, bet against at all the odds.
 
     A long good time ruins every bet placed at its start. Therefore stakes are placed in every round, the
     k-th a part of 1/k(k-1): the sum of all is 1, so the wealth is still a fair game's.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rounds: int = 0
     wealth: tuple[float, ...] = (0.0,) * len(ODDS)
@@ -39,19 +37,24 @@ class Bets(BaseModel):
 
     @property
     def e_value(self) -> float:
-        unplaced = (1 - FIRST_STAKE) / self.rounds if self.rounds else 1.0
-        return min(MOST_WEALTH, unplaced + sum(self.wealth) / len(ODDS))
+        return count_wealth(self.rounds, self.wealth)
 
     def play(self, gains: Sequence[float]) -> "Bets":
         """`gains`: natural logarithm of what each bet is multiplied with."""
         rounds = self.rounds + 1
         stake = FIRST_STAKE if rounds == 1 else (1 - FIRST_STAKE) / (rounds * (rounds - 1))
         wealth = tuple(
-            min(MOST_WEALTH, (held + stake) * math.exp(min(gain, MOST_PER_ROUND)))
-            for held, gain in zip(self.wealth, gains, strict=True)
+            [
+                min(MOST_WEALTH, (held + stake) * math.exp(min(gain, MOST_PER_ROUND)))
+                for held, gain in zip(self.wealth, gains, strict=True)
+            ]
         )
-        after = Bets.model_construct(rounds=rounds, wealth=wealth, peak=self.peak)
-        return after.model_copy(update={"peak": e_value}) if (e_value := after.e_value) > self.peak else after
+        return Bets(rounds, wealth, max(self.peak, count_wealth(rounds, wealth)))
+
+
+def count_wealth(rounds: int, placed: tuple[float, ...]) -> float:
+    unplaced = (1 - FIRST_STAKE) / rounds if rounds else 1.0
+    return unplaced + sum(placed) / len(placed)
 
 
 def bet_on_both(candidate: tuple[int, int], active: tuple[int, int]) -> tuple[float, ...]:
@@ -66,11 +69,13 @@ def bet_on_both(candidate: tuple[int, int], active: tuple[int, int]) -> tuple[fl
         return bet_on_both_with_tolerance(candidate, active, 0)
     chances = spread_bad(total, answers, active[1])
     fewest = max(0, total - active[1])
-    return tuple(
-        (bad - fewest) * math.log(odds)
-        - math.log(sum(chance * odds**more for more, chance in enumerate(chances)))
-        for odds in ODDS
-    )
+    gains = []
+    for odds in ODDS:
+        mean = 0.0
+        for chance in reversed(chances):
+            mean = mean * odds + chance
+        gains.append((bad - fewest) * math.log(odds) - math.log(mean))
+    return tuple(gains)
 
 
 def bet_on_both_with_tolerance(
