@@ -8,13 +8,13 @@ import argparse
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import NormalDist, median
 
-from bench.figures import percentile, print_heading, print_table
+from bench.figures import percentile, print_heading, print_table, say
 from router.core.tallies import Tally, Window, bin_of
 from router.core.verdicts import AnalysisPolicy, Judge, Verdict
 
@@ -142,14 +142,17 @@ def run_part(watch: Watch, world: World, part: int, rollouts: int) -> list[float
     return [watch(world, traffic) for _ in range(rollouts)]
 
 
-def simulate(pool: Executor, watch: Watch, worlds: Sequence[World], rollouts: int) -> list[list[float]]:
-    """By world, in parts that the processes share; a part's seed is its world's name and its number."""
+def simulate(
+    pool: Executor, watch: Watch, worlds: Sequence[World], rollouts: int
+) -> Iterator[tuple[World, list[float]]]:
+    """In parts that the processes share; a part's seed is its world's name and its number."""
     parts = min(PARTS, rollouts)
     futures = [
         [pool.submit(run_part, watch, world, part, rollouts // parts) for part in range(parts)]
         for world in worlds
     ]
-    return [[after for part in of_world for after in part.result()] for of_world in futures]
+    for world, of_world in zip(worlds, futures, strict=True):
+        yield world, [after for part in of_world for after in part.result()]
 
 
 def build_as_good() -> list[World]:
@@ -194,13 +197,11 @@ def main() -> None:
     rollouts = parser.parse_args().rollouts
     with ProcessPoolExecutor(2) as pool:
         print_heading(f"judge: {rollouts:,} rollouts each, looked at each second")
-        as_good = build_as_good()
-        rows = zip(as_good, simulate(pool, watch_canary, as_good, rollouts), strict=True)
-        print_table(AS_GOOD_COLUMNS, [tell_as_good(*row) for row in rows])
+        bad = [tell_bad(*found) for found in simulate(pool, watch_tenth, build_bad(), rollouts)]
+        print_table(BAD_COLUMNS, bad)
         print()
-        bad = build_bad()
-        rows = zip(bad, simulate(pool, watch_tenth, bad, rollouts), strict=True)
-        print_table(BAD_COLUMNS, [tell_bad(*row) for row in rows])
+        good = [tell_as_good(*found) for found in simulate(pool, watch_canary, build_as_good(), rollouts)]
+        print_table(AS_GOOD_COLUMNS, good)
 
 
 AS_GOOD_COLUMNS = ("as good", "rolled back", f"wanted: at most {WANTED_WRONG:.0%}")
@@ -216,6 +217,7 @@ BAD_COLUMNS = (
 def tell_as_good(world: World, found: Sequence[float]) -> list[str]:
     wrong = sum(after < math.inf for after in found)
     verdict = "reached" if wrong <= WANTED_WRONG * len(found) else "MISSED"
+    say(f"{world.name}: {wrong} rolled back")
     return [world.name, f"{wrong} ({wrong / len(found):.2%})", verdict]
 
 
