@@ -14,23 +14,22 @@ bet on two streams in the same batches, with a rate that is the same within one.
 
 import math
 from collections.abc import Sequence
-
-from pydantic import BaseModel, ConfigDict
+from dataclasses import dataclass
 
 ODDS = (1.5, 3.0, 10.0, 100.0)  # how much worse the candidate may be: a bet on each, with equal stakes
 FIRST_STAKE = 0.6  # placed at once; the rest round by round, so that late trouble finds fresh money
 MOST_PER_ROUND = math.log(20)  # so that one bad moment of one server convicts nobody
+MOST_TERMS = 64  # of a hypergeometric sum; with more bad answers its bound serves as well
 MOST_WEALTH = 1e300
 
 
-class Bets(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Bets:
     """One hypothesis, bet against at all the odds.
 
     A long good time ruins every bet placed at its start. Therefore stakes are placed in every round, the
     k-th a part of 1/k(k-1): the sum of all is 1, so the wealth is still a fair game's.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rounds: int = 0
     wealth: tuple[float, ...] = (0.0,) * len(ODDS)
@@ -38,33 +37,56 @@ class Bets(BaseModel):
 
     @property
     def e_value(self) -> float:
-        unplaced = (1 - FIRST_STAKE) / self.rounds if self.rounds else 1.0
-        return min(MOST_WEALTH, unplaced + sum(self.wealth) / len(ODDS))
+        return count_wealth(self.rounds, self.wealth)
 
     def play(self, gains: Sequence[float]) -> "Bets":
         """`gains`: natural logarithm of what each bet is multiplied with."""
         rounds = self.rounds + 1
         stake = FIRST_STAKE if rounds == 1 else (1 - FIRST_STAKE) / (rounds * (rounds - 1))
         wealth = tuple(
-            min(MOST_WEALTH, (held + stake) * math.exp(min(gain, MOST_PER_ROUND)))
-            for held, gain in zip(self.wealth, gains, strict=True)
+            [
+                min(MOST_WEALTH, (held + stake) * math.exp(min(gain, MOST_PER_ROUND)))
+                for held, gain in zip(self.wealth, gains, strict=True)
+            ]
         )
-        after = Bets.model_construct(rounds=rounds, wealth=wealth, peak=self.peak)
-        return after.model_copy(update={"peak": e_value}) if (e_value := after.e_value) > self.peak else after
+        return Bets(rounds, wealth, max(self.peak, count_wealth(rounds, wealth)))
 
 
-def bet_on_both(
-    candidate: tuple[int, int], active: tuple[int, int], own_share: float = 0.0
-) -> tuple[float, ...]:
+def count_wealth(rounds: int, placed: tuple[float, ...]) -> float:
+    unplaced = (1 - FIRST_STAKE) / rounds if rounds else 1.0
+    return unplaced + sum(placed) / len(placed)
+
+
+def bet_on_both(candidate: tuple[int, int], active: tuple[int, int]) -> tuple[float, ...]:
     """Gains at each of the odds from one batch, each server's as (bad answers, answers).
 
-    Hypothesis: within the batch it was chance which server got which request, and of the candidate's own
-    accord, on top of what is common to both, at most `own_share` of its answers are bad.
+    Hypothesis: it was chance which server got which request of the batch, and the candidate's answers are no
+    worse. Then its number of bad ones, given that of both, is at most hypergeometric.
+    """
+    bad, answers = candidate
+    total = bad + active[0]
+    if min(answers, total) > MOST_TERMS:
+        return bet_on_both_with_tolerance(candidate, active, 0)
+    chances = spread_bad(total, answers, active[1])
+    fewest = max(0, total - active[1])
+    gains = []
+    for odds in ODDS:
+        mean = 0.0
+        for chance in reversed(chances):
+            mean = mean * odds + chance
+        gains.append((bad - fewest) * math.log(odds) - math.log(mean))
+    return tuple(gains)
 
-    Given the number of bad answers, the candidate's are hypergeometric; the odds to the power of them, a
-    convex function, have at most the mean that they have if drawn with replacement (Hoeffding 1963), which is
-    `blend` to the power of all bad ones. A bad answer of the candidate's own multiplies the bet by at most
-    `odds / blend`, which `own_share` pays for beforehand.
+
+def bet_on_both_with_tolerance(
+    candidate: tuple[int, int], active: tuple[int, int], own_share: float
+) -> tuple[float, ...]:
+    """As `bet_on_both`, but of the candidate's own accord, on top of what is common to both, at most
+    `own_share` of its answers may be bad.
+
+    The odds to the power of the candidate's bad answers, a convex function, have in the mean at most what
+    they have if drawn with replacement (Hoeffding 1963): `blend` to the power of all bad ones. A bad answer
+    of the candidate's own multiplies the bet by `odds / blend`; the toll pays for it beforehand.
     """
     bad, answers = candidate
     share = answers / (answers + active[1])
@@ -74,6 +96,18 @@ def bet_on_both(
         toll = answers * math.log1p(own_share * (odds / blend - 1))
         gains.append(bad * math.log(odds / blend) - active[0] * math.log(blend) - toll)
     return tuple(gains)
+
+
+def spread_bad(total: int, ours: int, theirs: int) -> list[float]:
+    """Chances that of `total` bad answers among both servers' the fewest possible are ours, one more, and so
+    on: hypergeometric."""
+    fewest = max(0, total - theirs)
+    terms = [1.0]
+    for number in range(fewest, min(total, ours)):
+        ways = (ours - number) * (total - number) / ((number + 1) * (theirs - total + number + 1))
+        terms.append(terms[-1] * ways)
+    whole = sum(terms)
+    return [term / whole for term in terms]
 
 
 def bet_on_one(candidate: tuple[int, int], limit: float) -> tuple[float, ...]:
@@ -90,7 +124,7 @@ def bet_on_one(candidate: tuple[int, int], limit: float) -> tuple[float, ...]:
 
 
 def bound_share(bad: int, answers: int, risk: float) -> float:
-    """Above the true share but for this risk: Chernoff's, where answers * KL(bad / answers, p) = -log(risk)."""
+    """Above the true share, but for this risk: Chernoff's, for which answers * divergence = -log(risk)."""
     if bad >= answers:
         return 1.0
     seen = bad / answers

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.core.bets import Bets, bet_on_both, bet_on_one, bound_share
+from router.core.bets import Bets, bet_on_both, bet_on_both_with_tolerance, bet_on_one, bound_share
 from router.core.tallies import Tally, Window, bin_of, upper_edge
 
 QUANTILES = (0.5, 0.9, 0.99)  # of the active server's latencies; a stake on each
@@ -76,14 +76,14 @@ class Figures(BaseModel):
 
     @classmethod
     def of(cls, tally: Tally) -> Self:
-        p50, p99 = (
-            (round(upper_edge(number) * 1000, 1) for number in tally.find_bins((0.5, 0.99)))
-            if tally.latencies
-            else (None, None)
-        )
-        percent = round(100 * tally.failed_share, 2)
+        bins = tally.find_bins((0.5, 0.99)) if tally.latencies else ()
+        p50, p99 = [round(upper_edge(number) * 1000, 1) for number in bins] or (None, None)
         return cls(
-            requests=tally.requests, failures=tally.failures, failed_percent=percent, p50_ms=p50, p99_ms=p99
+            requests=tally.requests,
+            failures=tally.failures,
+            failed_percent=round(100 * tally.failed_share, 2),
+            p50_ms=p50,
+            p99_ms=p99,
         )
 
 
@@ -128,6 +128,7 @@ class Reference(BaseModel):
 class Judge(BaseModel):
     """All that is known of a rollout's answers: a value, kept with it, so that a new router goes on.
 
+    Not to be fed: answers to requests that chose the candidate by the header, not by chance.
     Start with `Judge(policy=..., seen=Window(active=...))` if there are answers of the active server from
     before the rollout; a switch at once has nothing else to compare with.
     """
@@ -163,12 +164,13 @@ class Judge(BaseModel):
         if not all(each.requests for each in needed):
             return self.model_copy(update={"waiting": waiting})
         latency = self._judge_latency(waiting)
+        e_value = sum(each.e_value for each in latency) / len(latency)
         changes = {
             "seen": self.seen + waiting,
             "waiting": Window(),
             "errors": self._judge_errors(waiting),
             "latency": latency,
-            "latency_peak": max(self.latency_peak, sum(each.e_value for each in latency) / len(latency)),
+            "latency_peak": max(self.latency_peak, e_value),
         }
         return self.model_copy(update=changes)
 
@@ -178,7 +180,7 @@ class Judge(BaseModel):
         if self.reference:
             return self.errors.play(bet_on_one(candidate, self.reference.failed_share + tolerance))
         active = (batch.active.failures, batch.active.requests)
-        return self.errors.play(bet_on_both(candidate, active, tolerance))
+        return self.errors.play(bet_on_both_with_tolerance(candidate, active, tolerance))
 
     def _judge_latency(self, batch: Window) -> tuple[Bets, ...]:
         known, policy = self.seen.active, self.policy
@@ -197,9 +199,8 @@ class Judge(BaseModel):
             ]
         else:
             gains = []
-        if not gains:
-            return self.latency
-        return tuple(bets.play(gain) for bets, gain in zip(self.latency, gains, strict=True))
+        played = tuple(bets.play(gain) for bets, gain in zip(self.latency, gains, strict=False))
+        return played or self.latency
 
     def judge(self) -> Judgement:
         """`failed` holds at once and for good; `passed` and `inconclusive` are answers for a step's end."""
@@ -227,10 +228,8 @@ class Judge(BaseModel):
         if self.failed:
             return Verdict.FAILED, tell_latency(candidate, active)
         if min(counts) < needed:
-            return Verdict.INCONCLUSIVE, (
-                f"too few requests to tell: {counts[0]:,} of the candidate, {counts[1]:,} of the active one;"
-                f" {needed:,} of each are needed"
-            )
+            seen = f"{counts[0]:,} of the candidate, {counts[1]:,} of the active one"
+            return Verdict.INCONCLUSIVE, f"too few requests to tell: {seen}; {needed:,} of each are needed"
         return Verdict.PASSED, f"{tell_errors(candidate, active)}; {tell_latency(candidate, active)}"
 
 

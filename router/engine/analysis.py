@@ -11,7 +11,8 @@ from router.core.traffic import Traffic
 from router.core.verdicts import Judge, Judgement
 from router.engine.context import Context
 
-LOOK_SECONDS = 0.25
+# Between two looks. One look moves the evidence by a bounded factor, so that one bad moment convicts nobody.
+LOOK_SECONDS = 0.5
 WATCHED = frozenset({RolloutPhase.SHIFTING, RolloutPhase.PROMOTING, RolloutPhase.BAKING})
 
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from router.core.errors import SwitchyardError
 from router.core.models import RolloutPhase, ServerPhase, TrainingPhase
 from router.core.specs import Resources, TrainerEntry, parse_specs
+from router.core.verdicts import AnalysisPolicy
 from router.runtimes.process_sources import Description
 from router.settings import Settings
 from router.wiring import build_app
@@ -76,6 +77,12 @@ def test_every_field_of_a_spec_stands_in_the_readme() -> None:
     first_cells = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
     named = re.findall(r"`(\w+)`", " ".join(first_cells))
     assert [name for name in named if name not in TrainerEntry.model_fields] == []
+
+
+def test_every_field_of_the_analysis_stands_on_its_page_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", (DOCS / "analysis.md").read_text(), re.MULTILINE)
+    fields = AnalysisPolicy.model_fields
+    assert dict(rows) == {name: str(field.default) for name, field in fields.items()}
 
 
 def test_the_spec_that_the_readme_shows_is_a_good_one() -> None:

@@ -233,8 +233,8 @@ class RolloutsInAnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def users_who_had_a_model_keep_one(self) -> None:
-        served = [traffic.active for _, traffic in self.yard.proxy.history]
-        assert all(served)
+        served = [traffic.active is not None for _, traffic in self.yard.proxy.history]
+        assert served == sorted(served)
 
     @invariant()
     def at_most_one_rollout_holds_the_endpoint(self) -> None:
@@ -285,7 +285,7 @@ def quiet() -> Any:
 
 TestRolloutsInAnyOrder = RolloutsInAnyOrder.TestCase
 TestRolloutsInAnyOrder.settings = settings(
-    max_examples=20,
+    max_examples=150,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
