@@ -12,15 +12,25 @@ from router.core.errors import (
     StaleRecord,
 )
 from router.core.images import DefaultImages, choose_images
-from router.core.models import RollIntent, Rollout, RolloutPhase, Server, Training, TrainingPhase
+from router.core.models import (
+    Endpoint,
+    EndpointPhase,
+    RollIntent,
+    Rollout,
+    RolloutPhase,
+    Server,
+    Training,
+    TrainingPhase,
+)
 from router.core.traffic import DEFAULT_ENDPOINT, Traffic
 from router.core.variables import experiment_of, merge_parameters, registered_model_of
 from router.engine.context import Context
+from router.engine.endpoint_names import require_open
 from router.engine.racing import wait_any
 from router.engine.reconciler import Reconciler
 from router.engine.servers import SPARE, Servers
 from router.registries.base import ModelVersion
-from router.stores.base import Change, Claim
+from router.stores.base import Change, Claim, Store
 
 ACTIVE_ROLLOUT = [phase for phase in RolloutPhase if not phase.terminal]
 SETTLE_SECONDS = 5.0  # how long a roll waits for one that has switched already to be done with the rest
@@ -41,7 +51,8 @@ class TrainingRequest:
     image_key: str | None = None
     parameters: dict[str, Any] | None = None
     then_roll: bool = False
-    endpoint: str = DEFAULT_ENDPOINT
+    endpoint: str | None = None  # None: the spec's, or the default one
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class RolloutRequest:
     wait_ready_seconds: float | None = None
     serve_image: str | None = None
     endpoint: str = DEFAULT_ENDPOINT
+    reason: str | None = None
     settle_seconds: float = SETTLE_SECONDS  # how long it may wait for one that has switched already
 
 
@@ -84,11 +96,14 @@ class Commands:
             defaults=DefaultImages(policy.trainer_image, policy.serve_image),
         )
         await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes)
+        endpoint = request.endpoint or spec.endpoint or DEFAULT_ENDPOINT
+        if request.then_roll:
+            await require_open(context, endpoint)
         training_id = context.ids.new("trn")
         now = context.clock.now()
         promise = RollIntent(
             rollout_id=context.ids.new("rol"),
-            endpoint=request.endpoint,
+            endpoint=endpoint,
             wait_ready_seconds=policy.health_timeout,
         )
         training = Training(
@@ -111,12 +126,14 @@ class Commands:
             model_name=registered_model_of(env),
             roll=promise if request.then_roll else None,
             requested_by=caller.name,
+            reason=request.reason,
         )
         return await self._record(training, f"training of {request.trainer}", caller)
 
     async def start_rollout(self, request: RolloutRequest, caller: Caller) -> str:
         """The rollout's id; it has ended already if this version is active."""
         context, policy = self._context, self._context.policy
+        await require_open(context, request.endpoint)
         traffic = await context.proxy.read_traffic(request.endpoint)
         version = await context.registry.version(request.name, request.ref)
         image = request.serve_image or version.tags.get("switchyard.serve_image") or policy.serve_image
@@ -162,6 +179,7 @@ class Commands:
             serve_image=image,
             ready_deadline=now + ready,
             requested_by=caller.name,
+            reason=request.reason,
         )
 
     async def _is_active_already(self, version: ModelVersion, image: str, traffic: Traffic) -> bool:
@@ -174,14 +192,10 @@ class Commands:
         resolved = await self._context.runtime.resolve_image(image)
         return resolved.digest == active.serve_digest
 
-    async def _holder(self, endpoint: str) -> Rollout | None:
-        rollouts = await self._context.store.find(Rollout, phases=ACTIVE_ROLLOUT, endpoint=endpoint)
-        return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
-
     async def _settle(self, endpoint: str, seconds: float) -> None:
         """One that only tidies up, after its switch or abort, is worth a moment; others are a conflict."""
         deadline = self._context.clock.now() + seconds
-        while (holder := await self._holder(endpoint)) is not None:
+        while (holder := await find_holder(self._context.store, endpoint)) is not None:
             changed = self._ledger.wakeups.take(holder.id)
             remaining = deadline - self._context.clock.now()
             if not (holder.phase.switched or holder.phase is RolloutPhase.ABORTING) or remaining <= 0:
@@ -196,21 +210,28 @@ class Commands:
         endpoint: str = DEFAULT_ENDPOINT,
         wait_ready_seconds: float | None = None,
         serve_image: str | None = None,
+        reason: str | None = None,
     ) -> str:
         """The rollout's id. Pushes a running rollout aside; whatever that has switched is switched back."""
+        known = await require_open(self._context, endpoint)
         while True:
             try:
-                return await self._try_roll_back(caller, endpoint, wait_ready_seconds, serve_image)
+                return await self._try_roll_back(caller, known, wait_ready_seconds, serve_image, reason)
             except (StaleRecord, RolloutInProgress):  # one has moved or begun meanwhile: look again
                 continue
 
     async def _try_roll_back(
-        self, caller: Caller, endpoint: str, wait_ready_seconds: float | None, serve_image: str | None
+        self,
+        caller: Caller,
+        known: Endpoint,
+        wait_ready_seconds: float | None,
+        serve_image: str | None,
+        reason: str | None,
     ) -> str:
-        context = self._context
+        context, endpoint = self._context, known.id
         async with context.traffic_locks[endpoint]:
-            holder = await self._holder(endpoint)
-            target = await self._rollback_target(endpoint, holder)
+            holder = await find_holder(context.store, endpoint)
+            target = await self._rollback_target(known, holder)
             now = context.clock.now()
             changed_image = serve_image is not None and serve_image != target.serve_image
             rollout = Rollout(
@@ -230,6 +251,7 @@ class Commands:
                 preempts=holder.id if holder else None,
                 ready_deadline=now + (wait_ready_seconds or context.policy.health_timeout),
                 requested_by=caller.name,
+                reason=reason,
             )
             text = f"rollback to {rollout.model_uri}"
             aside: list[Change] = []
@@ -237,8 +259,12 @@ class Commands:
                 aside.append(self._ledger.moved(holder, f"pushed aside by {rollout.id}", preempted=True))
             return await self._record(rollout, text, caller, *aside)
 
-    async def _rollback_target(self, endpoint: str, holder: Rollout | None) -> Server:
-        """The server that users had before this one; during a rollout, before that rollout."""
+    async def _rollback_target(self, known: Endpoint, holder: Rollout | None) -> Server:
+        """The server that users had before this one; during a rollout, before that rollout.
+
+        Not from before the endpoint was removed and added again: that was another one.
+        """
+        endpoint, since = known.id, known.entered.get(str(EndpointPhase.OPEN), 0.0)
         active = (await self._context.proxy.read_traffic(endpoint)).active
         nothing = NothingToRollBackTo(
             f"endpoint {endpoint!r} has no earlier server to go back to; nothing was changed",
@@ -257,7 +283,7 @@ class Commands:
         for rollout in await self._context.store.find(
             Rollout, endpoint=endpoint, newest_first=True, limit=100
         ):
-            if rollout.previous_server_id is None:
+            if rollout.previous_server_id is None or rollout.created_at < since:
                 continue
             server = await self._context.store.get(Server, rollout.previous_server_id)
             if (server.model_name, server.version, server.serve_digest) != current:
@@ -305,6 +331,11 @@ class Commands:
         if not record.phase.terminal:
             self._reconciler.take_up(record)
         return record.id
+
+
+async def find_holder(store: Store, endpoint: str) -> Rollout | None:
+    rollouts = await store.find(Rollout, phases=ACTIVE_ROLLOUT, endpoint=endpoint)
+    return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
 
 
 def in_progress(holder: Rollout) -> RolloutInProgress:

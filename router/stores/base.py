@@ -42,8 +42,8 @@ Change = Insert | Update[Record] | Claim
 
 
 class Store(Protocol):
-    """Errors: StaleRecord, RolloutInProgress, UnknownEndpoint, IdempotencyKeyReused, UnknownRecord, StorageFull,
-    StoreUnavailable."""
+    """Errors: StaleRecord, RolloutInProgress, UnknownEndpoint, IdempotencyKeyReused, UnknownRecord,
+    StorageFull, StoreUnavailable."""
 
     async def start(self) -> None:
         """Open, and bring the schema up to date."""
