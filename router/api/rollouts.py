@@ -49,6 +49,7 @@ async def roll(
         wait_ready_seconds=body.wait_ready_seconds,
         serve_image=body.serve_image,
         endpoint=body.endpoint,
+        reason=body.reason,
         settle_seconds=min(SETTLE_SECONDS, patience),
     )
     started = await once(engine, caller, patience, partial(engine.commands.start_rollout, wanted, caller))
@@ -71,6 +72,7 @@ async def roll_back(
         endpoint=body.endpoint,
         wait_ready_seconds=body.wait_ready_seconds,
         serve_image=body.serve_image,
+        reason=body.reason,
     )
     return await _answer_when_settled(engine, *await once(engine, caller, _patience(engine, body), roll_back))
 

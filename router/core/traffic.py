@@ -4,6 +4,7 @@ The share is a comparison of text: a request goes to the candidate when its uuid
 before the cut. Four digits give steps of 1/65536; `g` sorts after every digit, so it means all.
 """
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 DEFAULT_ENDPOINT = "default"
 HEX_STEPS = 0x10000
+
+_ALIAS = re.compile(r"(?!(?:v\d+|latest)\Z)[A-Za-z0-9_-]{1,255}", re.IGNORECASE)
 
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -46,3 +49,12 @@ def cut_for(weight: float) -> str:
     if weight >= 100:
         return "g"
     return f"{round(weight / 100 * HEX_STEPS):04x}"
+
+
+def check_alias(value: str) -> str:
+    """The name under which the registry shows what an endpoint serves."""
+    if not _ALIAS.fullmatch(value):
+        raise ValueError(
+            "must be an alias that MLflow takes: letters, digits, `_` and `-`, not `latest` or `v1`"
+        )
+    return value

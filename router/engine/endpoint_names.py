@@ -26,12 +26,18 @@ def make_alias(policy: Policy, name: str) -> str:
 
 async def require_open(context: Context, name: str) -> Endpoint:
     """Raises UnknownEndpoint, with the names of those that there are."""
-    endpoint = await require_known(context, name)
-    if endpoint.phase is EndpointPhase.OPEN:
-        return endpoint
+    endpoint = await require_present(context, name)
     if endpoint.phase is EndpointPhase.CLOSING:
         raise UnknownEndpoint(f"endpoint {name} is being removed")
-    raise await _unknown(context, name)
+    return endpoint
+
+
+async def require_present(context: Context, name: str) -> Endpoint:
+    """Open, or being removed. Raises UnknownEndpoint."""
+    endpoint = await require_known(context, name)
+    if endpoint.phase.terminal:
+        raise await _unknown(context, name)
+    return endpoint
 
 
 async def require_known(context: Context, name: str) -> Endpoint:

@@ -40,7 +40,7 @@ class Endpoints:
         context = self._context
         present = {DEFAULT_ENDPOINT, *await context.proxy.endpoints()}
         records = {record.id: record for record in await context.store.find(Endpoint, phases=PRESENT)}
-        await self._record_open(sorted(present - records.keys()), None, "found", None)
+        await self._record_open(sorted(present - records.keys()), None, None, None)
         records = {record.id: record for record in await context.store.find(Endpoint, phases=PRESENT)}
         self._refuse_shared_alias(records[DEFAULT_ENDPOINT], list(records.values()))
         opened = [name for name, record in records.items() if record.phase is EndpointPhase.OPEN]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 from anyio import create_task_group, move_on_after
 
-from router.core.errors import SwitchyardError
+from router.core.errors import SwitchyardError, UnknownEndpoint
 from router.core.models import Server, ServerPhase
 from router.core.traffic import DEFAULT_ENDPOINT, Upstream
 from router.engine.aliasing import alias_follows
@@ -71,6 +71,8 @@ class Health:
                     await self._ping(endpoint, active)
                 elif active is not None and not await self._runs(active):
                     self._note(endpoint, active, healthy=False)
+            except UnknownEndpoint:
+                log.debug("it has no slots: the supervisor sees to that", endpoint=endpoint)
             except SwitchyardError as error:
                 log.warning("cannot see the active server", endpoint=endpoint, error=error.message)
             # A switch makes several changes close together: they neither ask for a ping nor put one off.
