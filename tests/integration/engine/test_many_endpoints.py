@@ -1,9 +1,10 @@
 """A hundred endpoints over a real Caddy and a real store: each works as if it were the only one."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -16,7 +17,7 @@ from router.core.models import Endpoint, Rollout, Server, ServerPhase
 from router.engine.commands import Caller, RolloutRequest
 from router.engine.context import Context, Policy
 from router.engine.engine import Engine
-from router.engine.ledger import Ledger
+from router.engine.ledger import Ledger, endpoint_topic
 from router.engine.probing import Prober
 from router.engine.spec_files import SpecFiles
 from router.proxies.caddy_slots import CaddySlots
@@ -90,6 +91,14 @@ class Town:
         assert active is not None
         return await self.engine.store.get(Server, active.server_id)
 
+    async def until_served_by_another(self, name: str, than: Server) -> None:
+        with anyio.fail_after(WAIT_SECONDS):
+            while True:
+                changed = self.engine.context.ledger.wakeups.take(endpoint_topic(name))
+                if (await self.served_by(name)).id != than.id:
+                    return
+                await changed.wait()
+
 
 @asynccontextmanager
 async def open_town(directory: Path) -> AsyncIterator[Town]:
@@ -134,7 +143,7 @@ async def until_it_leads(engine: Engine) -> None:
                 await anyio.sleep(LOOK_SECONDS)
 
 
-async def for_each(names: Sequence[str], act: Callable[[str], Awaitable[None]]) -> None:
+async def for_each(names: Sequence[str], act: Callable[[str], Coroutine[Any, Any, None]]) -> None:
     """At the same time."""
     async with anyio.create_task_group() as group:
         for name in names:
@@ -205,9 +214,7 @@ async def test_a_server_that_dies_is_replaced_where_it_served_and_nowhere_else(t
     dead = before[NAMES[7]]
     await town.runtime.listening[dead.id].stop()
     town.runtime.end(dead.id, 137)
-    with anyio.fail_after(WAIT_SECONDS):
-        while (await town.served_by(NAMES[7])).id == dead.id:
-            await anyio.sleep(LOOK_SECONDS)
+    await town.until_served_by_another(NAMES[7], dead)
     assert await town.ask(NAMES[7]) == (200, (await town.served_by(NAMES[7])).address)
     others = NAMES[:7] + NAMES[8:20]
     assert {name: await town.served_by(name) for name in others} == {name: before[name] for name in others}

@@ -55,8 +55,7 @@ def test_endpoints_whose_adding_was_recorded_are_added(stage: Stage, name: str, 
     yard, names = stage.yard, (name, f"{name}-too")
     kill_router_at(yard, point, lambda yard: add(yard, *names))
     yard.start_router()
-    for each in names:
-        yard.wait_for(lambda each=each: ask(yard, each).status_code == 503, f"{each} to be routed")
+    yard.wait_for(lambda: {ask(yard, each).status_code for each in names} == {503}, "both to be routed")
     yard.post("/admin/roll", {"name": stage.model, "ref": stage.other, "endpoint": name})
     assert ask(yard, name).json()["predictions"] == [stage.other]
     assert check_serves(yard, stage.model, stage.served) == stage.server_id
