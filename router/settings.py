@@ -214,7 +214,8 @@ class Settings(BaseSettings):
     machine."""
 
     production_alias: Alias = "deployed"
-    """Alias in the registry that follows the version that serves."""
+    """Alias in the registry that follows the version that the default endpoint serves. Another endpoint's is
+    `PRODUCTION_ALIAS-NAME`, unless it was added with one of its own."""
 
     # --- files ------------------------------------------------------------------------------------
     project_root: Folder = Path()
