@@ -9,7 +9,6 @@ import httpx
 from router.core.errors import ProxyUnavailable
 from router.proxies.caddy_config import Json
 
-
 LOAD_SECONDS = 60.0  # with hundreds of endpoints, on a busy machine
 
 

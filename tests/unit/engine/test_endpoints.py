@@ -1,5 +1,6 @@
 """Endpoints come and go by command, whatever goes on at them and whoever dies in between."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,14 @@ async def test_an_alias_setting_that_an_endpoint_has_already_is_refused_by_name(
         assert "PRODUCTION_ALIAS=live is the alias of endpoint fraud" in refused.standing_by_because
     with pytest.raises(UnsupportedSetting):
         raise UnsupportedSetting(refused.standing_by_because)
+
+
+@pytest.mark.parametrize("name", ["Team.A.", "x" * 63, "a_b-c"])
+async def test_the_name_of_an_endpoints_server_is_a_hosts(yard: Yard, name: str) -> None:
+    async with yard.run() as engine:
+        await add(engine, name)
+        rollout = await yard.roll(engine, yard.add_version(), endpoint=name)
+        assert re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", (await yard.server(rollout.server_id)).name)
 
 
 # --- unknown ones ----------------------------------------------------------------------------------------
