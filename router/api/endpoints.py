@@ -11,7 +11,7 @@ from router.api.requests import EndpointPath, EndpointsBody, EngineDep, Reason, 
 from router.api.status import serving_fields
 from router.core.errors import UnknownEndpoint
 from router.core.models import Endpoint, EndpointPhase
-from router.engine.commands import find_holder
+from router.engine.commands import SETTLE_SECONDS, find_holder
 from router.engine.endpoint_names import PRESENT, alias_of, require_present
 from router.engine.engine import Engine
 from router.engine.status import Serving
@@ -70,6 +70,8 @@ async def remove(
 ) -> Response:
     """Its servers finish what they have and stop, then its routes, slots and alias go."""
     by = request.client.host if request.client else None
+    if not force:
+        await engine.commands.settle(name, SETTLE_SECONDS)
     await engine.endpoints.remove(name, by=by, reason=reason, force=force)
     if wait_seconds is None:
         wait_seconds = engine.context.policy.drain_grace + MARGIN_SECONDS

@@ -152,7 +152,7 @@ class Commands:
                     }
                 )
             else:
-                await self._settle(request.endpoint, request.settle_seconds)
+                await self.settle(request.endpoint, request.settle_seconds)
                 rollout = self._draft_rollout(request, version, image, caller)
             return await self._record(rollout, f"rollout of {rollout.model_uri}", caller)
         except RolloutInProgress:
@@ -192,7 +192,7 @@ class Commands:
         resolved = await self._context.runtime.resolve_image(image)
         return resolved.digest == active.serve_digest
 
-    async def _settle(self, endpoint: str, seconds: float) -> None:
+    async def settle(self, endpoint: str, seconds: float) -> None:
         """One that only tidies up, after its switch or abort, is worth a moment; others are a conflict."""
         deadline = self._context.clock.now() + seconds
         while (holder := await find_holder(self._context.store, endpoint)) is not None:

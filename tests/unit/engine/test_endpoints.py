@@ -342,3 +342,21 @@ async def test_a_look_at_a_hundred_endpoints_lists_the_workloads_about_once(
         monkeypatch.setattr(yard.runtime, "list_owned", count)
         await yard.clock.advance(yard.policy.sweep_seconds)
         assert 1 <= listed <= 5
+
+
+async def test_with_many_endpoints_servers_are_pinged_less_often_and_again_when_somebody_asks(
+    yard: Yard,
+) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        names = [f"team-{number}" for number in range(99)]
+        await add(engine, *names)
+        for name in names[:30]:
+            await yard.roll(engine, version, endpoint=name)
+        await yard.clock.advance(60)
+        yard.answers.asked.clear()
+        await yard.clock.advance(60)
+        assert 30 * 60 / 10 * 0.5 <= len(yard.answers.asked) <= 30 * 60 / 10 * 1.5
+        yard.answers.unready.add("sources/iris")
+        await yard.clock.advance(6)  # less than the 10 s between two pings, and too long to believe the last
+        assert not (await engine.health.serving(names[0])).healthy
