@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from router.api.answers import accepted
-from router.api.examples import ENDPOINT, STATUS, answers, work_answers
+from router.api.examples import ENDPOINT, STATUS, answers
 from router.api.requests import EndpointPath, EndpointsBody, EngineDep, Reason, read_caller
 from router.api.status import serving_fields
 from router.core.errors import UnknownEndpoint
@@ -58,7 +58,9 @@ async def show(engine: EngineDep, name: EndpointPath) -> dict[str, Any]:
 @router.delete(
     "/admin/endpoints/{name}",
     summary="Remove an endpoint; its history stays",
-    responses=work_answers(ENDPOINT | {"id": "fraud", "phase": "closed"}, "/admin/endpoints/fraud"),
+    responses=answers(ENDPOINT | {"phase": "closed"})
+    | answers(ENDPOINT | {"phase": "closing", "location": "/admin/endpoints/fraud"}, 202)
+    | {409: {"description": "a rollout is going on"}},
 )
 async def remove(
     request: Request,

@@ -113,6 +113,10 @@ class TrainThenRollBody(TrainBody):
     )
     reason: Reason | None = Field(default=None, description=WHY)
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"wait_seconds": 600, "reason": "trained on November"}]}
+    )
+
 
 class RollBody(Body):
     name: ModelName
