@@ -144,6 +144,10 @@ class RollbackBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"reason": "wrong on weekends"}]})
 
 
+class AbortBody(Body):
+    reason: Reason | None = Field(default=None, description=WHY)
+
+
 class EndpointsBody(Body):
     name: EndpointName | None = Field(default=None, description="one endpoint; or several in `names`")
     names: list[EndpointName] | None = Field(default=None, min_length=1, max_length=MAX_NAMES)

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from router.api.answers import answer_rollout, rollout_view
 from router.api.examples import ROLLED, ROLLOUT, ROLLOUT_ID, answers, work_answers
 from router.api.requests import (
+    AbortBody,
     EndpointName,
     EngineDep,
     IdempotencyKey,
@@ -111,6 +112,10 @@ async def show_rollout(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any
     summary="Stop a rollout before the switch",
     responses=answers(ROLLOUT, 202),
 )
-async def abort(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
-    await engine.commands.abort_rollout(rollout_id)
+async def abort(
+    request: Request, engine: EngineDep, rollout_id: RecordId, body: AbortBody | None = None
+) -> dict[str, Any]:
+    body = body or AbortBody()
+    by = read_caller(request, None, body).name
+    await engine.commands.abort_rollout(rollout_id, by, body.reason)
     return rollout_view(await engine.store.get(Rollout, rollout_id))

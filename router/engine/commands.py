@@ -301,7 +301,7 @@ class Commands:
             except StaleRecord:
                 continue
 
-    async def abort_rollout(self, rollout_id: str) -> None:
+    async def abort_rollout(self, rollout_id: str, by: str | None = None, reason: str | None = None) -> None:
         while True:
             rollout = await self._context.store.get(Rollout, rollout_id)
             if rollout.phase.terminal or rollout.phase is RolloutPhase.ABORTING:
@@ -311,7 +311,8 @@ class Commands:
                     f"rollout {rollout_id} has switched already", hint="POST /admin/rollback goes back"
                 )
             try:
-                await self._ledger.move(rollout, "aborted by request", abort_requested=True)
+                text = tell_who("aborted", by, reason)
+                await self._ledger.move(rollout, text, abort_requested=True)
                 return
             except StaleRecord:
                 continue
@@ -344,3 +345,9 @@ def in_progress(holder: Rollout) -> RolloutInProgress:
         hint=f"wait for it, or POST /admin/rollouts/{holder.id}/abort",
         detail={"rollout_id": holder.id},
     )
+
+
+def tell_who(what: str, by: str | None, reason: str | None) -> str:
+    """For the history."""
+    told = f"{what} by {by}" if by else what
+    return f"{told}: {reason}" if reason else told

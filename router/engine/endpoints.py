@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from router.core.errors import InvalidRequest, StaleRecord, SwitchyardError, UnsupportedSetting
 from router.core.models import Endpoint, EndpointPhase
 from router.core.traffic import DEFAULT_ENDPOINT
-from router.engine.commands import find_holder, in_progress
+from router.engine.commands import find_holder, in_progress, tell_who
 from router.engine.context import Context
 from router.engine.endpoint_names import PRESENT, alias_of, make_alias, refuse_taken, require_open
 from router.engine.status import Health
@@ -97,7 +97,8 @@ class Endpoints:
         earlier = {record.id: record for record in closed}
         changes: list[Change] = []
         for name in names:
-            fresh, text = self._draft(name, alias, by, reason), _tell(f"endpoint {name} added", by, reason)
+            fresh = self._draft(name, alias, by, reason)
+            text = tell_who(f"endpoint {name} is added", by, reason)
             if name in earlier:
                 again = {"phase": fresh.phase, "alias": fresh.alias, "requested_by": by, "reason": reason}
                 changes.append(self._ledger.moved(earlier[name], text, **again))
@@ -142,7 +143,7 @@ class Endpoints:
                 if not force:
                     raise in_progress(holder)
                 aside.append(self._ledger.moved(holder, f"endpoint {name} is removed", preempted=True))
-            text = _tell(f"endpoint {name} is removed", by, reason)
+            text = tell_who(f"endpoint {name} is removed", by, reason)
             closing = self._ledger.moved(
                 endpoint, text, phase=EndpointPhase.CLOSING, requested_by=by, reason=reason
             )
@@ -164,8 +165,3 @@ class Endpoints:
                 await self._supervisor.watch(name, self._group)
                 watches.cancel_scope.cancel()
         self._watched.discard(name)
-
-
-def _tell(what: str, by: str | None, reason: str | None) -> str:
-    told = f"{what} by {by}" if by else what
-    return f"{told}: {reason}" if reason else told

@@ -54,4 +54,4 @@ def test_history_has_what_was_done_at_its_endpoint_and_nothing_else(yard: Yard, 
     assert first["rollouts"][0]["reason"] == "worse"
     assert first["rollouts"][0]["replaced"]["model_uri"] == f"models:/{trainer.model}/2"
     assert first["rollouts"][1]["evidence"]["probe"]["ping"] == 200
-    assert first["events"][0]["text"].startswith(f"endpoint {endpoint} added")
+    assert first["events"][0]["text"].startswith(f"endpoint {endpoint} is added")

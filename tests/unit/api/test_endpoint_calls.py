@@ -217,6 +217,18 @@ async def test_a_rollout_that_failed_stands_there_with_the_reason(yard: Yard) ->
         assert "not finite" in failed["decision"]["why"]
 
 
+async def test_history_tells_who_aborted_a_rollout_and_why(yard: Yard) -> None:
+    async with calling(yard) as (client, _):
+        yard.answers.unready.add("sources/iris")
+        rollout = (await roll(yard, client, yard.add_version())).json()
+        await client.post(f"/admin/rollouts/{rollout['id']}/abort", json={"reason": "wrong version"})
+        await yard.clock.settle()
+        (aborted,) = (await client.get("/admin/endpoints/default/history")).json()["rollouts"]
+        assert aborted["decision"]["outcome"] == "rolled_back"
+        told = [event["text"] for event in aborted["events"]]
+        assert "aborted by 127.0.0.1: wrong version" in told
+
+
 async def test_history_is_read_page_by_page(yard: Yard) -> None:
     versions = [yard.add_version() for _ in range(5)]
     async with calling(yard) as (client, _):

@@ -64,7 +64,7 @@ async def test_who_added_it_and_why_is_recorded(yard: Yard) -> None:
         (endpoint,) = await add(engine, "fraud")
         assert (endpoint.requested_by, endpoint.reason) == ("10.0.0.1", "because")
         events = await yard.store.events("fraud")
-        assert [event.text for event in events] == ["endpoint fraud added by 10.0.0.1: because"]
+        assert [event.text for event in events] == ["endpoint fraud is added by 10.0.0.1: because"]
 
 
 async def test_one_that_is_there_already_stays_as_it_is(yard: Yard) -> None:
