@@ -10,7 +10,7 @@ import sys
 from bench.figures import say
 from scripts.service_commands import ROOT
 
-NAMES = ("switching", "lossless", "overhead", "router", "socket_proxy", "judge", "demo")
+NAMES = ("switching", "lossless", "endpoints", "overhead", "router", "socket_proxy", "judge", "demo")
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from router.core.errors import SwitchyardError
+from router.core.traffic import check_alias
 from router.core.versions import MODEL_NAME_PATTERN
 
 
@@ -48,7 +49,6 @@ DEFAULT_SERVE_PORT = 8080
 
 MAX_SOCKET_PATH = 100  # bytes; the system's limit is 104 to 108
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./@+,=~-]*")
-_ALIAS = re.compile(r"(?!(?:v\d+|latest)\Z)[A-Za-z0-9_-]{1,255}", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ENGINE = re.compile(r"unix:///\S+|(?:tcp|https?)://[^\s/@]+")
 _LOOPBACK = re.compile(r"https?://(?:localhost|127\.[0-9.]+|\[::1\])(?:[:/]|$)")
@@ -149,14 +149,6 @@ def read_engine(value: str) -> str:
     return value
 
 
-def read_alias(value: str) -> str:
-    if not _ALIAS.fullmatch(value):
-        raise ValueError(
-            "must be an alias that MLflow takes: letters, digits, `_` and `-`, not `latest` or `v1`"
-        )
-    return value
-
-
 Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[range, NoDecode, BeforeValidator(read_ports)]
 FilePath = Annotated[Path, AfterValidator(read_path)]
@@ -170,7 +162,7 @@ Host = Annotated[str, AfterValidator(read_host)]
 Name = Annotated[str, AfterValidator(read_name)]
 Network = Annotated[str, AfterValidator(read_network)]
 Engine = Annotated[str, AfterValidator(read_engine)]
-Alias = Annotated[str, AfterValidator(read_alias)]
+Alias = Annotated[str, AfterValidator(check_alias)]
 Token = Annotated[SecretStr, AfterValidator(read_token)]
 
 
@@ -223,7 +215,8 @@ class Settings(BaseSettings):
     machine."""
 
     production_alias: Alias = "deployed"
-    """Alias in the registry that follows the version that serves."""
+    """Alias in the registry that follows the version that the default endpoint serves. Another endpoint's is
+    `PRODUCTION_ALIAS-NAME`, unless it was added with one of its own."""
 
     # --- files ------------------------------------------------------------------------------------
     project_root: Folder = Path()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from router.core.models import Event, Record, Rollout, Server, Training
+from router.core.models import Endpoint, Event, Record, Rollout, Server, Training
 from router.stores.base import Insert
 
 
@@ -47,6 +47,10 @@ def make_server(record_id: str, **fields: Any) -> Server:
         "serve_digest": "sha256:0",
     }
     return Server(id=record_id, **{**defaults, **fields})
+
+
+def make_endpoint(name: str, **fields: Any) -> Endpoint:
+    return Endpoint(id=name, **{"created_at": 1.0, "updated_at": 1.0, **fields})
 
 
 def told(subject: str, text: str) -> Event:

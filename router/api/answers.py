@@ -7,7 +7,8 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
 from router.api.errors import error_response
-from router.core.models import Failure, Rollout, Server, Training, TrainingPhase
+from router.core.models import Endpoint, Failure, Rollout, Server, Training, TrainingPhase
+from router.engine.endpoint_names import alias_of
 from router.engine.engine import Engine
 
 # The environment may hold secrets; the rest is how the router keeps its books.
@@ -46,6 +47,7 @@ def training_fields(training: Training) -> dict[str, Any]:
 async def rollout_fields(engine: Engine, rollout: Rollout) -> dict[str, Any]:
     policy = engine.context.policy
     server = await engine.context.store.get(Server, rollout.server_id) if rollout.server_id else None
+    endpoint = await engine.context.store.get(Endpoint, rollout.endpoint)
     return {
         "id": rollout.id,
         "phase": str(rollout.phase),
@@ -53,7 +55,7 @@ async def rollout_fields(engine: Engine, rollout: Rollout) -> dict[str, Any]:
         "url": f"http://{server.address}" if server and server.address else None,
         "public_url": policy.endpoint_url(rollout.endpoint),
         "version": rollout.version,
-        "alias": policy.production_alias,
+        "alias": alias_of(policy, endpoint),
         "model_uri": rollout.model_uri,
         "warnings": rollout.warnings,
     }

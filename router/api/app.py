@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from router import __version__
-from router.api import canary, model_version, rollouts, status, trainings
+from router.api import canary, endpoints, lineage, model_version, rollouts, status, trainings
 from router.api.errors import install_error_handlers
 from router.api.guards import BearerToken, RequestGuards
 from router.engine.engine import Engine
@@ -35,6 +35,6 @@ def make_app(engine: Engine, token: str | None = None, known_hosts: Collection[s
     if token is not None:
         app.add_middleware(BearerToken, token=token)  # before a body is read
     install_error_handlers(app)
-    for part in (status, trainings, rollouts, canary, model_version):
+    for part in (status, trainings, rollouts, endpoints, lineage, canary, model_version):
         app.include_router(part.router)
     return app

@@ -20,7 +20,7 @@ from router.core.traffic import DEFAULT_ENDPOINT
 from router.core.versions import MAX_VERSION, read_reference
 from router.engine.commands import RolloutRequest
 from router.engine.engine import Engine
-from router.engine.rollbacks import find_holder
+from router.engine.holding import find_holder
 
 router = APIRouter(tags=["canary server"])
 

@@ -104,6 +104,101 @@ HEALTH: dict[str, Any] = {
     "model_version": "2",
     "model_loaded": True,
 }
+ENDPOINT: dict[str, Any] = {
+    "name": "fraud",
+    "phase": "open",
+    "url": "http://localhost:9000/endpoints/fraud/invocations",
+    "alias": "deployed-fraud",
+    "model_uri": "models:/FraudGB/7",
+    "healthy": True,
+    "since": 1795236600.0,
+    "requested_by": "127.0.0.1",
+    "reason": "the card team's own",
+    "waiting_on": None,
+}
+HISTORY: dict[str, Any] = {
+    "endpoint": "default",
+    "rollouts": [
+        ROLLOUT
+        | {
+            "requested_by": "127.0.0.1",
+            "reason": "retrained on November",
+            "replaced": {
+                "server_id": "srv_9417c5f6cfe5739c",
+                "name": "default-v1-cfe5739c",
+                "model_uri": "models:/DiabetesRF/1",
+                "serve_image": "model-images/sklearn-model-1",
+                "serve_digest": "sha256:0b5f...",
+            },
+            "decision": {"outcome": "succeeded", "at": 1795236649.9, "why": "rollout succeeded"},
+            "events": [
+                {
+                    "at": 1795236649.1,
+                    "kind": "phase",
+                    "text": "users get models:/DiabetesRF/2 from default-v2-b50ee8be",
+                    "data": {"phase": "promoting"},
+                }
+            ],
+        }
+    ],
+    "next_cursor": None,
+    "events": [],
+}
+LINEAGE: dict[str, Any] = {
+    "endpoint": "default",
+    "url": "http://localhost:9000/invocations",
+    "server": {
+        "id": "srv_1a467fbfb50ee8be",
+        "name": "default-v2-b50ee8be",
+        "address": "127.0.0.1:20626",
+        "slot": "green",
+        "healthy": True,
+        "since": 1795236649.7,
+    },
+    "image": {"reference": "model-images/sklearn-model-1", "digest": "sha256:0b5f..."},
+    "model": {
+        "name": "DiabetesRF",
+        "version": 2,
+        "uri": "models:/DiabetesRF/2",
+        "alias": "deployed",
+        "aliases": ["deployed"],
+        "tags": {"switchyard.training_id": TRAINING_ID},
+    },
+    "run": {
+        "run_id": "424711e20e434c42afd568ae0d6b5aeb",
+        "status": "FINISHED",
+        "parameters": {"n_estimators": "20"},
+        "metrics": {"rmse": 56.2},
+    },
+    "datasets": [
+        {
+            "name": "diabetes",
+            "digest": "5a1b9d3c",
+            "context": "training",
+            "source_type": "code",
+            "source": '{"tags": {}}',
+        }
+    ],
+    "training": {
+        "id": TRAINING_ID,
+        "trainer": "sklearn-model-1",
+        "image": "model-images/sklearn-model-1",
+        "image_digest": "sha256:0b5f...",
+        "parameters": {"N_ESTIMATORS": "20"},
+        "requested_by": "127.0.0.1",
+        "reason": None,
+        "at": 1795236640.1,
+    },
+    "gates": {"rollout_id": ROLLOUT_ID, "evidence": ROLLOUT["evidence"], "warnings": []},
+    "promotion": {
+        "rollout_id": ROLLOUT_ID,
+        "kind": "roll",
+        "requested_by": "127.0.0.1",
+        "reason": "retrained on November",
+        "at": 1795236649.1,
+    },
+    "missing": {},
+}
 READY: dict[str, Any] = {
     "ready": True,
     "router": "ok",

@@ -4,21 +4,32 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import Depends, Header, Path, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from starlette.convertors import Convertor, register_url_convertor
 
 from router.core.strategies import Strategy
-from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, Weight
+from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, Weight, check_alias
 from router.core.versions import MAX_VERSION, MODEL_NAME_PATTERN
 from router.engine.commands import Caller
 from router.engine.engine import Engine
 
 ALIAS_PATTERN = r"^@[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
 REFERENCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./:@-]{0,1023}$"
+MAX_NAMES = 1000  # of endpoints in one call
+WHY = "kept in the history"
 RECORD_ID_PATTERN = r"^[a-z]{3}_[0-9a-z]{1,32}$"
 
 TrainerName = Annotated[
@@ -27,7 +38,10 @@ TrainerName = Annotated[
 ]
 RecordId = Annotated[str, Path(pattern=RECORD_ID_PATTERN, examples=["rol_fb1cc0843149ef2c"])]
 EndpointName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+EndpointPath = Annotated[str, Path(pattern=NAME_PATTERN, examples=["fraud"])]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
+AliasName = Annotated[str, AfterValidator(check_alias)]
 Reference = Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
 
 
@@ -78,7 +92,6 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Reason = Annotated[str, Field(max_length=1000, description="why, for the history")]
 Plan = Annotated[Strategy, Field(description="how users are moved to it; in place of the spec's `rollout`")]
 
 
@@ -99,8 +112,15 @@ class TrainBody(Body):
 
 
 class TrainThenRollBody(TrainBody):
+    endpoint: EndpointName | None = Field(
+        default=None, description="where the version goes; omitted: where the spec says, else `default`"
+    )
     rollout: Plan | None = None
-    reason: Reason | None = None
+    reason: Reason | None = Field(default=None, description=WHY)
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"wait_seconds": 600, "reason": "trained on November"}]}
+    )
 
 
 class WeightBody(Body):
@@ -117,7 +137,7 @@ class RollBody(Body):
     wait_seconds: WaitSeconds | None = Field(default=None, description="how long to wait for the switch")
     endpoint: EndpointName = DEFAULT_ENDPOINT
     rollout: Plan | None = None
-    reason: Reason | None = None
+    reason: Reason | None = Field(default=None, description=WHY)
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -138,9 +158,40 @@ class RollbackBody(Body):
     serve_image: Reference | None = None
     wait_seconds: WaitSeconds | None = None
     endpoint: EndpointName = DEFAULT_ENDPOINT
-    reason: Reason | None = None
+    reason: Reason | None = Field(default=None, description=WHY)
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"wait_ready_seconds": 60}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"reason": "wrong on weekends"}]})
+
+
+class AbortBody(Body):
+    reason: Reason | None = Field(default=None, description=WHY)
+
+
+class EndpointsBody(Body):
+    name: EndpointName | None = Field(default=None, description="one endpoint; or several in `names`")
+    names: list[EndpointName] | None = Field(default=None, min_length=1, max_length=MAX_NAMES)
+    alias: AliasName | None = Field(
+        default=None, description="in the registry, for a single one; omitted: `PRODUCTION_ALIAS-NAME`"
+    )
+    reason: Reason | None = Field(default=None, description=WHY)
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "fraud"}, {"names": ["fraud", "churn", "returns"]}]}
+    )
+
+    @model_validator(mode="after")
+    def check_names(self) -> Self:
+        if (self.name is None) == (self.names is None):
+            raise PydanticCustomError("names", "give either `name` or `names`")
+        if len(set(self.wanted)) < len(self.wanted):
+            raise PydanticCustomError("names", "`names` has one of them twice")
+        if self.alias is not None and len(self.wanted) > 1:
+            raise PydanticCustomError("alias", "no two endpoints share an alias: add this one alone")
+        return self
+
+    @property
+    def wanted(self) -> list[str]:
+        return self.names if self.names is not None else [str(self.name)]
 
 
 async def engine_of(request: Request) -> Engine:

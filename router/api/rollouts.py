@@ -11,6 +11,7 @@ from router.api.answers import answer_rollout, rollout_view
 from router.api.examples import ROLLED, ROLLOUT, ROLLOUT_ID, answers, work_answers
 from router.api.requests import (
     MARGIN_SECONDS,
+    AbortBody,
     EndpointName,
     EngineDep,
     IdempotencyKey,
@@ -51,9 +52,9 @@ async def roll(
         wait_ready_seconds=body.wait_ready_seconds,
         serve_image=body.serve_image,
         endpoint=body.endpoint,
+        reason=body.reason,
         settle_seconds=min(SETTLE_SECONDS, patience),
         plan=body.rollout,
-        reason=body.reason,
     )
     started = await once(engine, caller, patience, partial(engine.commands.start_rollout, wanted, caller))
     return await _answer_when_settled(engine, *started)
@@ -126,7 +127,6 @@ def _add_call(name: str, summary: str, steer: Steer) -> None:
         return rollout_view(await engine.store.get(Rollout, rollout_id))
 
 
-_add_call("abort", "Stop a rollout before the switch", Steering.abort)
 _add_call("pause", "Keep the candidate's share as it is", Steering.pause)
 _add_call("resume", "Go on with the next step", Steering.resume)
 _add_call("promote", "Switch now, whatever steps are left", Steering.promote)
@@ -141,4 +141,19 @@ _add_call("promote", "Switch now, whatever steps are left", Steering.promote)
 async def set_weight(engine: EngineDep, rollout_id: RecordId, body: WeightBody) -> dict[str, Any]:
     """The plan waits at this share until the rollout is resumed, promoted or aborted."""
     await engine.steering.set_weight(rollout_id, body.weight)
+    return rollout_view(await engine.store.get(Rollout, rollout_id))
+
+
+@router.post(
+    "/admin/rollouts/{rollout_id}/abort",
+    status_code=202,
+    summary="Stop a rollout before the switch",
+    responses=answers(ROLLOUT, 202),
+)
+async def abort(
+    request: Request, engine: EngineDep, rollout_id: RecordId, body: AbortBody | None = None
+) -> dict[str, Any]:
+    body = body or AbortBody()
+    by = read_caller(request, None, body).name
+    await engine.steering.abort(rollout_id, by, body.reason)
     return rollout_view(await engine.store.get(Rollout, rollout_id))

@@ -5,37 +5,43 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from router.api.examples import ALIVE, HEALTH, READY, STATUS, answers
-from router.api.requests import EngineDep
+from router.api.requests import EndpointName, EngineDep
 from router.core.errors import StandingBy
 from router.core.traffic import DEFAULT_ENDPOINT
+from router.engine.engine import Engine
+from router.engine.status import Serving
 
 router = APIRouter(tags=["status"])
 
 
 @router.get("/status", summary="What is serving", responses=answers(STATUS))
-async def status(engine: EngineDep) -> dict[str, Any]:
+async def status(engine: EngineDep, endpoint: EndpointName = DEFAULT_ENDPOINT) -> dict[str, Any]:
     engine.require_lead()
-    context = engine.context
-    serving = await engine.health.serving(DEFAULT_ENDPOINT)
+    serving = await engine.health.serving(endpoint)
+    return serving_fields(engine, endpoint, serving) | {
+        "spec_errors": [
+            {"file": problem.file, "line": problem.line, "message": str(problem)}
+            for problem in await engine.context.specs.errors()
+        ],
+    }
+
+
+def serving_fields(engine: Engine, endpoint: str, serving: Serving) -> dict[str, Any]:
     active = serving.active
     return {
         "active": serving.server.name if serving.server else None,
         "url": f"http://{active.address}" if active else None,
-        "public_url": context.policy.endpoint_url(DEFAULT_ENDPOINT) if active else None,
+        "public_url": engine.context.policy.endpoint_url(endpoint) if active else None,
         "healthy": serving.healthy,
         "model_name": active.model_name if active else None,
         "model_uri": f"models:/{active.model_name}/{active.model_version}" if active else None,
         "model_version": active.model_version if active else None,
-        "model_alias": context.policy.production_alias if active else None,
+        "model_alias": serving.alias if active else None,
         "alias_in_step": serving.alias_in_step,
         "ts": serving.since,
         "server_id": active.server_id if active else None,
         "serve_image": active.serve_image if active else None,
         "serve_digest": active.serve_digest if active else None,
-        "spec_errors": [
-            {"file": problem.file, "line": problem.line, "message": str(problem)}
-            for problem in await context.specs.errors()
-        ],
     }
 
 

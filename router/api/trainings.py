@@ -1,5 +1,6 @@
 """Trainings: start one (and roll out what it makes), look at it, cancel it."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -45,8 +46,9 @@ async def train(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Waits for the end, at most `wait_seconds`; then it answers 202, and the training goes on."""
-    wanted = _read_request(trainer, body, then_roll=False)
-    training_id, wait = await _start(engine, request, wanted, body or TrainBody(), idempotency_key)
+    body = body or TrainBody()
+    wanted = _read_request(trainer, body)
+    training_id, wait = await _start(engine, request, wanted, body, idempotency_key)
     return answer_training(await engine.wait_until(Training, training_id, _has_ended, wait))
 
 
@@ -62,9 +64,16 @@ async def train_then_roll(
     body: TrainThenRollBody | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """As train; the version then goes to the default endpoint, and the answer waits for the switch too."""
-    wanted = _read_request(trainer, body, then_roll=True)
-    training_id, wait = await _start(engine, request, wanted, body or TrainBody(), idempotency_key)
+    """As train; the version then goes to an endpoint, and the answer waits for the switch too."""
+    body = body or TrainThenRollBody()
+    wanted = replace(
+        _read_request(trainer, body),
+        then_roll=True,
+        endpoint=body.endpoint,
+        plan=body.rollout,
+        reason=body.reason,
+    )
+    training_id, wait = await _start(engine, request, wanted, body, idempotency_key)
     started = engine.context.clock.now()
     training = await engine.wait_until(Training, training_id, _has_ended, wait)
     if training.phase is not TrainingPhase.SUCCEEDED or training.roll is None:
@@ -125,17 +134,8 @@ def _has_ended(training: Training) -> bool:
     return training.phase.terminal
 
 
-def _read_request(trainer: str, body: TrainBody | None, *, then_roll: bool) -> TrainingRequest:
-    body = body or TrainBody()
-    rolling = body if isinstance(body, TrainThenRollBody) else TrainThenRollBody()
-    return TrainingRequest(
-        trainer=trainer,
-        image_key=body.image_key,
-        parameters=body.parameters,
-        then_roll=then_roll,
-        plan=rolling.rollout,
-        reason=rolling.reason,
-    )
+def _read_request(trainer: str, body: TrainBody) -> TrainingRequest:
+    return TrainingRequest(trainer=trainer, image_key=body.image_key, parameters=body.parameters)
 
 
 async def _start(

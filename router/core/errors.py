@@ -105,6 +105,18 @@ class RolloutInProgress(Conflict):
     code = "rollout_in_progress"
 
 
+class EndpointExists(Conflict):
+    """There is an endpoint of this name, or with this alias, already."""
+
+    code = "endpoint_exists"
+
+
+class EndpointClosing(Conflict):
+    """The endpoint is still being removed."""
+
+    code, retryable = "endpoint_closing", True
+
+
 class NothingToRollBackTo(Conflict):
     """The endpoint has no earlier server to go back to."""
 

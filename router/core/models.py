@@ -74,10 +74,12 @@ class ServerPhase(StrEnum):
 
 class EndpointPhase(StrEnum):
     OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
 
     @property
     def terminal(self) -> bool:
-        return False
+        return self is self.CLOSED
 
 
 Phase = TrainingPhase | RolloutPhase | ServerPhase | EndpointPhase
@@ -127,7 +129,6 @@ class RollIntent(BaseModel):
     endpoint: str = DEFAULT_ENDPOINT
     wait_ready_seconds: float
     plan: Strategy = Strategy()
-    reason: str | None = None
 
 
 class Training(Record):
@@ -161,6 +162,7 @@ class Training(Record):
     logs_tail: str | None = None
     roll: RollIntent | None = None
     requested_by: str | None = None
+    reason: str | None = None  # as whoever asked for it gave it
 
     @property
     def model_uri(self) -> str | None:
@@ -209,7 +211,7 @@ class Rollout(Record):
     evidence: dict[str, Any] = Field(default_factory=dict)
     logs_tail: str | None = None
     requested_by: str | None = None
-    reason: str | None = None  # why, in the caller's words
+    reason: str | None = None  # as whoever asked for it gave it
 
     @property
     def model_uri(self) -> str:
@@ -254,6 +256,9 @@ class Endpoint(Record):
     """`id` is the name. The last alias value that we wrote tells somebody's request from a disagreement."""
 
     phase: EndpointPhase = EndpointPhase.OPEN
+    alias: str | None = None  # None: PRODUCTION_ALIAS, which is the default endpoint's
+    requested_by: str | None = None  # of the last time that it was added or removed
+    reason: str | None = None
     alias_model: str | None = None
     alias_version: int | None = None
     alias_carriers: tuple[str, ...] = ()  # while it is being moved: every model that may carry it

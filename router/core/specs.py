@@ -70,6 +70,12 @@ def check_reference(value: str) -> str:
     return value
 
 
+def check_endpoint(value: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise ValueError("must be the name of an endpoint: letters, digits, `_`, `.` and `-`, at most 63")
+    return value
+
+
 Reference = Annotated[str, AfterValidator(check_reference)]
 VolumeName = Annotated[str, AfterValidator(check_volume_name)]
 Folder = Annotated[str, AfterValidator(check_folder)]
@@ -109,6 +115,7 @@ class TrainerEntry(BaseModel):
     resources: Resources = Resources()
     rollout: Strategy | None = None
     volumes: dict[VolumeName, Folder] = Field(default_factory=dict, max_length=16)
+    endpoint: Annotated[str, AfterValidator(check_endpoint)] | None = None  # where train_then_roll rolls to
 
     @field_validator("volumes")
     @classmethod

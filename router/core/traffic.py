@@ -5,6 +5,7 @@ before the cut. Four digits give steps of 1/65536; `g` sorts after every digit, 
 cut, the uuid of a client's first request counts for the later ones too: a cookie carries it.
 """
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 DEFAULT_ENDPOINT = "default"
 HEX_STEPS = 0x10000
 STICKY = "-sticky"  # at the end of a cut; a hyphen sorts before every digit, so the share is the same
+
+_ALIAS = re.compile(r"(?!(?:v\d+|latest)\Z)[A-Za-z0-9_-]{1,255}", re.IGNORECASE)
 
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -48,3 +51,12 @@ def cut_for(weight: float, sticky: bool = False) -> str:
     """Percent (0..100) to the text that a request's uuid is compared with."""
     digits = "g" if weight >= 100 else f"{round(weight / 100 * HEX_STEPS):04x}"
     return digits + STICKY if sticky else digits
+
+
+def check_alias(value: str) -> str:
+    """The name under which the registry shows what an endpoint serves."""
+    if not _ALIAS.fullmatch(value):
+        raise ValueError(
+            "must be an alias that MLflow takes: letters, digits, `_` and `-`, not `latest` or `v1`"
+        )
+    return value

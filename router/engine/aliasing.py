@@ -7,6 +7,7 @@ request and not a disagreement.
 from router.core.models import Endpoint
 from router.core.traffic import Upstream
 from router.engine.context import Context
+from router.engine.endpoint_names import alias_of
 
 
 async def sync_alias(context: Context, endpoint_name: str) -> None:
@@ -20,7 +21,7 @@ async def sync_alias(context: Context, endpoint_name: str) -> None:
 
 async def _move_alias(context: Context, endpoint: Endpoint, active: Upstream) -> None:
     """Intent first: a router killed in between would leave a value that nobody remembers having set."""
-    alias = context.policy.production_alias
+    alias = alias_of(context.policy, endpoint)
     carriers = {active.model_name, *endpoint.alias_carriers}
     if endpoint.alias_model is not None:
         carriers.add(endpoint.alias_model)
@@ -36,6 +37,18 @@ async def _move_alias(context: Context, endpoint: Endpoint, active: Upstream) ->
         alias_version=active.model_version,
         alias_carriers=(),
     )
+
+
+async def forget_alias(context: Context, endpoint: Endpoint) -> None:
+    """Take the alias of an endpoint that goes off its models; a value that somebody else gave it stays."""
+    alias = alias_of(context.policy, endpoint)
+    async with context.alias_locks[endpoint.id]:
+        for model in {endpoint.alias_model, *endpoint.alias_carriers}:
+            if model is None:
+                continue
+            found = (await context.registry.aliases(model)).get(alias)
+            if found is not None and (model in endpoint.alias_carriers or found == endpoint.alias_version):
+                await context.registry.delete_alias(model, alias)
 
 
 def alias_follows(endpoint: Endpoint, active: Upstream) -> bool:

@@ -16,9 +16,11 @@ from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, Traffic
 from router.core.variables import experiment_of, merge_parameters, registered_model_of
 from router.engine.context import Context
+from router.engine.endpoint_names import require_open
+from router.engine.holding import find_holder, in_progress
 from router.engine.racing import wait_any
 from router.engine.reconciler import Reconciler
-from router.engine.rollbacks import RollbackRequest, Rollbacks, find_holder
+from router.engine.rollbacks import RollbackRequest, Rollbacks
 from router.engine.servers import Servers
 from router.engine.steering import cut_bake_short
 from router.registries.base import ModelVersion
@@ -42,7 +44,7 @@ class TrainingRequest:
     image_key: str | None = None
     parameters: dict[str, Any] | None = None
     then_roll: bool = False
-    endpoint: str = DEFAULT_ENDPOINT
+    endpoint: str | None = None  # None: the spec's, or the default one
     plan: Strategy | None = None  # in place of the spec's
     reason: str | None = None
 
@@ -54,9 +56,9 @@ class RolloutRequest:
     wait_ready_seconds: float | None = None
     serve_image: str | None = None
     endpoint: str = DEFAULT_ENDPOINT
+    reason: str | None = None
     settle_seconds: float = SETTLE_SECONDS  # how long it may wait for one that has switched already
     plan: Strategy | None = None  # in place of that of the trainer's spec
-    reason: str | None = None
 
 
 class Commands:
@@ -90,14 +92,16 @@ class Commands:
             defaults=DefaultImages(policy.trainer_image, policy.serve_image),
         )
         await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes)
+        endpoint = request.endpoint or spec.endpoint or DEFAULT_ENDPOINT
+        if request.then_roll:
+            await require_open(context, endpoint)
         training_id = context.ids.new("trn")
         now = context.clock.now()
         promise = RollIntent(
             rollout_id=context.ids.new("rol"),
-            endpoint=request.endpoint,
+            endpoint=endpoint,
             wait_ready_seconds=policy.health_timeout,
             plan=request.plan or spec.rollout or policy.plan,
-            reason=request.reason,
         )
         training = Training(
             id=training_id,
@@ -119,12 +123,14 @@ class Commands:
             model_name=registered_model_of(env),
             roll=promise if request.then_roll else None,
             requested_by=caller.name,
+            reason=request.reason,
         )
         return await self._record(training, f"training of {request.trainer}", caller)
 
     async def start_rollout(self, request: RolloutRequest, caller: Caller) -> str:
         """The rollout's id; it has ended already if this version is active."""
         context, policy = self._context, self._context.policy
+        await require_open(context, request.endpoint)
         traffic = await context.proxy.read_traffic(request.endpoint)
         version = await context.registry.version(request.name, request.ref)
         image = request.serve_image or version.tags.get("switchyard.serve_image") or policy.serve_image
@@ -159,7 +165,7 @@ class Commands:
                 }
             )
         else:
-            before = await self._settle(request.endpoint, request.settle_seconds)
+            before = await self.settle(request.endpoint, request.settle_seconds)
         return await self._record(rollout, f"rollout of {rollout.model_uri}", caller, *before)
 
     async def _draft_rollout(
@@ -204,7 +210,7 @@ class Commands:
         resolved = await self._context.runtime.resolve_image(image)
         return resolved.digest == active.serve_digest
 
-    async def _settle(self, endpoint: str, seconds: float) -> list[Change]:
+    async def settle(self, endpoint: str, seconds: float) -> list[Change]:
         """What ends the rollout before this one, if it has switched: its bake is cut short.
 
         One that only tidies up is worth a moment; others are a conflict.
@@ -231,6 +237,7 @@ class Commands:
         reason: str | None = None,
     ) -> str:
         """The rollout's id. Pushes a running rollout aside; whatever that has switched is switched back."""
+        await require_open(self._context, endpoint)
         wanted = RollbackRequest(endpoint, caller.name, wait_ready_seconds, serve_image, reason)
         while True:
             try:
@@ -255,11 +262,3 @@ class Commands:
         if not record.phase.terminal:
             self._reconciler.take_up(record)
         return record.id
-
-
-def in_progress(holder: Rollout) -> RolloutInProgress:
-    return RolloutInProgress(
-        f"rollout {holder.id} of {holder.model_uri} is still {holder.phase}; nothing was started",
-        hint=f"wait for it, or POST /admin/rollouts/{holder.id}/abort",
-        detail={"rollout_id": holder.id},
-    )

@@ -11,10 +11,10 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from router.core.errors import NotFound, StandingBy, SwitchyardError
-from router.core.models import Endpoint, Record, Server
-from router.core.traffic import DEFAULT_ENDPOINT
+from router.core.models import Record, Server
 from router.engine.commands import Commands
 from router.engine.context import Context
+from router.engine.endpoints import Endpoints
 from router.engine.first_model import serve_first_model
 from router.engine.ledger import endpoint_topic
 from router.engine.racing import wait_any
@@ -52,6 +52,7 @@ class Engine:
         self.health = Health(context)
         self._lock = lock
         self._commands: Commands | None = None
+        self._endpoints: Endpoints | None = None
         self.standing_by_because = "it has just started"
 
     @property
@@ -76,6 +77,13 @@ class Engine:
         """Raises StandingBy while this router does not lead."""
         self.require_lead()
         return Steering(self.context)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Raises StandingBy while this router does not lead."""
+        self.require_lead()
+        assert self._endpoints is not None, "whoever leads has them"
+        return self._endpoints
 
     @property
     def store(self) -> Store:
@@ -121,18 +129,19 @@ class Engine:
         await context.registry.start()
         await context.runtime.start()
         await context.proxy.start()
-        endpoints = await self._open_endpoints()
         servers = Servers(context)
-        supervisor, reconciler = Supervisor(context, servers), Reconciler(context, servers, group)
+        endpoints = Endpoints(context, Supervisor(context, servers), self.health, group)
+        names = await endpoints.restore()
+        reconciler = Reconciler(context, servers, group)
         await reconciler.take_up_all()
-        for endpoint in endpoints:
-            group.start_soon(supervisor.watch, endpoint, group)
-            group.start_soon(self.health.watch, endpoint)
+        for name in names:
+            endpoints.watch(name)
         group.start_soon(Sweeper(context).run)
         group.start_soon(self._keep_lead)
+        self._endpoints = endpoints
         self._commands = Commands(context, servers, reconciler)
         group.start_soon(serve_first_model, context, self._commands)
-        log.info("leading", endpoints=endpoints)
+        log.info("leading", endpoints=names)
 
     async def _keep_lead(self) -> None:
         """Never returns. Without the lease another router may be at work: this one must not go on."""
@@ -145,17 +154,6 @@ class Engine:
             else:
                 if not leads:
                     raise LeadLost("another router has taken the lead: this one ends")
-
-    async def _open_endpoints(self) -> list[str]:
-        context = self.context
-        names = [endpoint.id for endpoint in await context.store.find(Endpoint)]
-        if DEFAULT_ENDPOINT not in names:
-            now = context.clock.now()
-            endpoint = Endpoint(id=DEFAULT_ENDPOINT, created_at=now, updated_at=now)
-            await context.ledger.apply(context.ledger.opened(endpoint, f"endpoint {DEFAULT_ENDPOINT}"))
-            names.append(DEFAULT_ENDPOINT)
-        await context.proxy.ensure_endpoints(names)
-        return names
 
     async def _tell_ends(self, heard: MemoryObjectReceiveStream[str]) -> None:
         """Never returns."""

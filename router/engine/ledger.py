@@ -89,7 +89,7 @@ class Ledger:
     def _remember(self, record: Record) -> None:
         if not isinstance(record, Endpoint | Server):
             return
-        if isinstance(record, Server) and record.phase.terminal:
+        if isinstance(record, Server) and record.phase.terminal:  # endpoints are few and come back
             self._latest.pop(record.id, None)
         elif record.id not in self._latest or self._latest[record.id].revision < record.revision:
             self._latest[record.id] = record  # what was read may be older than what was written meanwhile
@@ -124,3 +124,9 @@ def _endpoint_topics(record: Record) -> tuple[str, ...]:
 def endpoint_topic(name: str) -> str:
     """Endpoint names are people's, record ids are ours: keep them apart."""
     return f"endpoint:{name}"
+
+
+def tell_who(what: str, by: str | None, reason: str | None) -> str:
+    """For the history."""
+    told = f"{what} by {by}" if by else what
+    return f"{told}: {reason}" if reason else told

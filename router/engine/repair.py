@@ -13,9 +13,9 @@ from router.core.errors import SwitchyardError
 from router.core.models import RolloutPhase, Server, ServerPhase
 from router.core.workload import WorkloadState
 from router.engine.context import Context, upstream_of
+from router.engine.holding import find_holder
 from router.engine.ledger import endpoint_topic
 from router.engine.probing import ProbeFailed
-from router.engine.rollbacks import find_holder
 from router.engine.servers import SPARE, Servers
 from router.runtimes.base import Image
 

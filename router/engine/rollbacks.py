@@ -3,21 +3,15 @@
 from dataclasses import dataclass
 
 from router.core.errors import NothingToRollBackTo
-from router.core.models import Rollout, RolloutPhase, Server
+from router.core.models import Endpoint, EndpointPhase, Rollout, RolloutPhase, Server
 from router.core.strategies import AnalysisPlan, Strategy
 from router.engine.context import Context
+from router.engine.holding import find_holder
 from router.engine.servers import SPARE, Servers
-from router.stores.base import Change, Store
+from router.stores.base import Change
 
-UNFINISHED = [phase for phase in RolloutPhase if not phase.terminal]
 # What it goes back to has served already: nobody waits, and no watch sends it forward again.
 AT_ONCE = Strategy(bake=0, if_tight="replace", analysis=AnalysisPlan(enabled=False))
-
-
-async def find_holder(store: Store, endpoint: str) -> Rollout | None:
-    """The rollout that keeps others out of the endpoint."""
-    rollouts = await store.find(Rollout, phases=UNFINISHED, endpoint=endpoint)
-    return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,10 @@ class Rollbacks:
         return rollout, [context.ledger.moved(holder, f"pushed aside by {rollout.id}", preempted=True)]
 
     async def _find_target(self, endpoint: str, holder: Rollout | None) -> Server:
-        """The server that users had before this one; during a rollout, before that rollout."""
+        """The server that users had before this one; during a rollout, before that rollout.
+
+        Not from before the endpoint was removed and added again: that was another one.
+        """
         active = (await self._context.proxy.read_traffic(endpoint)).active
         nothing = NothingToRollBackTo(
             f"endpoint {endpoint!r} has no earlier server to go back to; nothing was changed",
@@ -83,10 +80,12 @@ class Rollbacks:
             if spare.phase in SPARE and spare.id != active.server_id and not await self.has_failed(spare):
                 return spare
         current = (active.model_name, active.model_version, active.serve_digest)
+        known = await self._context.store.get(Endpoint, endpoint)
+        since = known.entered.get(str(EndpointPhase.OPEN), 0.0)
         for rollout in await self._context.store.find(
             Rollout, endpoint=endpoint, newest_first=True, limit=100
         ):
-            if rollout.previous_server_id is None:
+            if rollout.previous_server_id is None or rollout.created_at < since:
                 continue
             server = await self._context.store.get(Server, rollout.previous_server_id)
             differs = (server.model_name, server.version, server.serve_digest) != current

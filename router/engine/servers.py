@@ -11,6 +11,7 @@ from router.stores.base import Change, Update
 
 LIVE = frozenset(phase for phase in ServerPhase if not phase.terminal)
 SPARE = frozenset({ServerPhase.RETIRING, ServerPhase.WARM})
+HOST_PART = 40
 KEPT_BODY_BYTES = 16_384  # an input example up to this size is kept with the server
 
 
@@ -43,7 +44,7 @@ class Servers:
             entered={str(ServerPhase.STARTING): now},
             endpoint=endpoint,
             slot=replaces.slot if replaces else await self._free_slot(endpoint),
-            name=f"{endpoint.lower()}-v{version}-{server_id.removeprefix('srv_')[-8:]}",
+            name=f"{_host_part(endpoint)}-v{version}-{server_id.removeprefix('srv_')[-8:]}",
             model_name=model_name,
             version=version,
             run_id=run_id,
@@ -145,3 +146,8 @@ class Servers:
             drain_deadline=now + policy.drain_grace,
             reason="another server has the traffic",
         )
+
+
+def _host_part(endpoint: str) -> str:
+    """Under Docker the name is a host's: a label of at most 63 characters, and without dots."""
+    return endpoint.lower().replace(".", "-")[:HOST_PART]

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from router.core.errors import AlreadyFinished, NotShifting, StaleRecord
 from router.core.models import Rollout, RolloutPhase, StepRecord, Training
 from router.engine.context import Context
-from router.engine.ledger import Ledger
+from router.engine.ledger import Ledger, tell_who
 from router.stores.base import Update
 
 T = TypeVar("T", Training, Rollout)
@@ -29,12 +29,12 @@ class Steering:
 
         await self._change(Training, training_id, "cancelled by request", change)
 
-    async def abort(self, rollout_id: str) -> None:
+    async def abort(self, rollout_id: str, by: str | None = None, reason: str | None = None) -> None:
         def change(rollout: Rollout) -> dict[str, Any]:
             _refuse_ended(rollout)
             return {"abort_requested": True}
 
-        await self._change(Rollout, rollout_id, "aborted by request", change)
+        await self._change(Rollout, rollout_id, tell_who("aborted", by, reason), change)
 
     async def pause(self, rollout_id: str) -> None:
         """The candidate keeps the share that it has. A breach still takes it away."""
@@ -103,7 +103,7 @@ def cut_bake_short(ledger: Ledger, baking: Rollout) -> Update[Rollout]:
     """Who rolls on has seen enough of what users have now. To be applied with the next rollout's record."""
     return ledger.moved(
         baking,
-        "its bake is cut short by the next rollout",
+        "its bake is cut short",
         phase=RolloutPhase.SUCCEEDED,
         steps=close_step(baking, ledger.clock.now()),
     )

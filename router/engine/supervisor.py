@@ -12,13 +12,15 @@ from anyio.abc import TaskGroup
 from router.core.actions import MoveServer, StopServer, Wait, WatchDrain
 from router.core.decide import ServerSeen, decide_server
 from router.core.errors import ProxyUnavailable, StaleRecord, SwitchyardError, UnknownEndpoint
-from router.core.models import Endpoint, Rollout, Server, ServerPhase
+from router.core.models import Endpoint, EndpointPhase, Rollout, Server, ServerPhase
 from router.core.traffic import Traffic, Upstream
 from router.core.workload import WorkloadState
 from router.engine.aliasing import alias_follows, sync_alias
 from router.engine.chores import Chores
+from router.engine.closing import Closing
 from router.engine.context import Context
 from router.engine.ledger import endpoint_topic
+from router.engine.listing import SharedListing
 from router.engine.racing import wait_any
 from router.engine.repair import Repairs
 from router.engine.servers import Servers
@@ -37,13 +39,17 @@ class Supervisor:
         self._servers = servers
         self._repairs = Repairs(context, servers)
         self._chores = Chores()
+        self._workloads = SharedListing(context.runtime)
+        self._closing = Closing(context, servers, self._chores)
 
     async def watch(self, endpoint: str, group: TaskGroup) -> None:
-        """Never returns; an error is logged and the next pass tries again."""
+        """Returns when the endpoint is gone; an error is logged and the next pass tries again."""
         pause = self._context.policy.sweep_seconds
         while True:
             changed = self._ledger.wakeups.take(endpoint_topic(endpoint))
             try:
+                if (await self._ledger.latest(Endpoint, endpoint)).phase.terminal:
+                    return
                 until = await self.look(endpoint, group)
             except StaleRecord:
                 continue
@@ -56,7 +62,10 @@ class Supervisor:
             except Exception:
                 log.exception("a look at the endpoint broke", endpoint=endpoint)
                 until = None
-            seconds = pause if until is None else min(pause, until - self._context.clock.now())
+            now = self._context.clock.now()
+            # All at the same moments, so that one listing of workloads serves every endpoint.
+            sweep = pause - now % pause
+            seconds = sweep if until is None else min(sweep, until - now)
             await wait_any(self._context.clock, seconds, changed)
 
     async def _put_back(self, endpoint: str) -> float:
@@ -69,6 +78,8 @@ class Supervisor:
 
     async def look(self, endpoint: str, group: TaskGroup) -> float | None:
         """One pass. Returns when the next one is due at the latest (epoch seconds), None if nothing is."""
+        if (await self._ledger.latest(Endpoint, endpoint)).phase is EndpointPhase.CLOSING:
+            return await self._take_apart(endpoint, group)
         async with self._context.traffic_locks[endpoint]:
             traffic = await self._context.proxy.read_traffic(endpoint)
             servers = await self._servers.live(endpoint)
@@ -77,12 +88,20 @@ class Supervisor:
                 servers = await self._servers.live(endpoint)
         # After the records, so that a workload missing here has really ended. What is done from now on needs
         # no lock: a switch moves the record first, and then the guard refuses what we have decided.
-        workloads = {state.owner: state for state in await self._context.runtime.list_owned()}
+        workloads = await self._workloads.read()
         # First: users wait for it, and what fails below (a full disk, say) must not keep it from them.
         repair_due = await self._repairs.look(endpoint, workloads, group)
         due = [await self._care(server, traffic, workloads.get(server.id), group) for server in servers]
         await self._follow_alias(endpoint, traffic, group)
         return min((at for at in (*due, repair_due) if at is not None), default=None)
+
+    async def _take_apart(self, endpoint: str, group: TaskGroup) -> float | None:
+        servers = await self._closing.send_servers_away(endpoint)
+        workloads = await self._workloads.read()
+        due = [await self._care(server, Traffic(), workloads.get(server.id), group) for server in servers]
+        if not servers:
+            await self._closing.remove(endpoint, group)
+        return min((at for at in due if at is not None), default=None)
 
     async def _adopt(self, endpoint: str, active: Upstream) -> None:
         """Traffic names a server that the store calls stopped or does not know: traffic is right."""
@@ -184,7 +203,7 @@ class Supervisor:
         await self._ledger.move(server, f"server {server.name} is stopped", phase=ServerPhase.STOPPED)
 
     async def _follow_alias(self, endpoint: str, traffic: Traffic, group: TaskGroup) -> None:
-        known = await self._context.store.get(Endpoint, endpoint)
+        known = await self._ledger.latest(Endpoint, endpoint)
         if traffic.active is not None and not alias_follows(known, traffic.active):
             follow = partial(sync_alias, self._context, endpoint)
             self._chores.start(group, f"move the alias of {endpoint}", follow)

@@ -13,10 +13,17 @@ from router.core.actions import (
     TrainingAction,
     Wait,
 )
-from router.core.errors import EndpointBusy, RolloutInProgress, StaleRecord, SwitchyardError, TrainerFailed
+from router.core.errors import (
+    EndpointBusy,
+    RolloutInProgress,
+    StaleRecord,
+    SwitchyardError,
+    TrainerFailed,
+    UnknownEndpoint,
+)
 from router.core.models import Failure, Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.context import Context
-from router.engine.rollbacks import find_holder
+from router.engine.holding import find_holder
 from router.engine.steering import cut_bake_short
 from router.registries.base import ModelVersion, RunStatus
 from router.runtimes.base import Image, Role, Workload
@@ -212,15 +219,19 @@ class TrainingActions:
             raise EndpointBusy(
                 f"{busy.message}; the rollout of {training.model_uri} starts after it"
             ) from busy
+        except UnknownEndpoint as gone:  # removed while it trained: that is the rollout's end, not its own
+            await self._ledger.apply(moved, self._promised_rollout(training, gone))
         await self._context.runtime.remove(training.id)
 
-    def _promised_rollout(self, training: Training) -> Insert:
+    def _promised_rollout(self, training: Training, gone: UnknownEndpoint | None = None) -> Insert:
         assert training.roll is not None
         assert training.registered_model is not None
         assert training.version is not None
         now = self._context.clock.now()
         rollout = Rollout(
             id=training.roll.rollout_id,
+            phase=RolloutPhase.FAILED if gone else RolloutPhase.PENDING,
+            failure=Failure.of(gone) if gone else None,
             created_at=now,
             updated_at=now,
             entered={str(RolloutPhase.PENDING): now},
@@ -234,7 +245,7 @@ class TrainingActions:
             ready_deadline=now + training.roll.wait_ready_seconds,
             plan=training.roll.plan,
             requested_by=training.requested_by,
-            reason=training.roll.reason,
+            reason=training.reason,
         )
         return self._ledger.opened(rollout, f"rollout of {rollout.model_uri} as promised by {training.id}")
 

@@ -9,6 +9,8 @@ import httpx
 from router.core.errors import ProxyUnavailable
 from router.proxies.caddy_config import Json
 
+LOAD_SECONDS = 60.0  # with hundreds of endpoints, on a busy machine
+
 
 class CaddyUnreachable(ProxyUnavailable):
     """Caddy's admin API does not answer."""
@@ -38,7 +40,7 @@ class AdminApi:
 
     async def load(self, config: bytes) -> None:
         """Replace the whole configuration: Caddy reloads, unless it has the same one already."""
-        await self._call("POST", "/load", config)
+        await self._call("POST", "/load", config, LOAD_SECONDS)
 
     async def replace(self, object_id: str, value: Json) -> None:
         """Replace the object with this `@id`. CaddyRefused if there is none."""
@@ -49,10 +51,15 @@ class AdminApi:
         rows = json.loads((await self._call("GET", "/reverse_proxy/upstreams")).content)
         return {row["address"]: row["num_requests"] for row in rows}
 
-    async def _call(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+    async def _call(
+        self, method: str, path: str, body: bytes | None = None, seconds: float | None = None
+    ) -> httpx.Response:
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        timeout = self._client.timeout if seconds is None else httpx.Timeout(seconds)
         try:
-            response = await self._client.request(method, path, content=body, headers=headers)
+            response = await self._client.request(
+                method, path, content=body, headers=headers, timeout=timeout
+            )
         except httpx.TransportError as error:
             raise CaddyUnreachable(
                 f"Caddy does not answer on {self._socket} ({error!r}); what it serves was left as it was",

@@ -206,7 +206,7 @@ def proxy_to(layout: CaddyLayout, dial: str, keep_alive: Json) -> Json:
         "load_balancing": {
             "try_duration": f"{layout.retry_seconds}s",
             "try_interval": "50ms",
-            "retry_match": [{"expression": "false"}],
+            "retry_match": [{"not": [{}]}],  # never; an expression would cost 0.3 MiB and some ms each
         },
         "transport": {
             "protocol": "http",

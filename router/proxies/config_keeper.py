@@ -27,6 +27,7 @@ class ConfigKeeper:
         self._path = path
         self._watch_seconds = watch_seconds
         self._wanted: Json = {}
+        self._rendered: tuple[Json, bytes] = ({}, b"")  # text of a configuration with many endpoints is dear
         self._seen: bytes | None = None  # Caddy's own text of the wanted configuration, once compared
         self._changing = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -95,7 +96,7 @@ class ConfigKeeper:
         if running == self._seen:
             return
         if json.loads(running) != self._wanted:
-            await self._api.load(render_config(self._wanted))
+            await self._api.load(self._render(self._wanted))
             log.info("caddy has a new configuration")
             # Its own words for what it was just given: were they ever others than ours, comparing them again
             # and again would reload it for ever.
@@ -106,7 +107,7 @@ class ConfigKeeper:
         try:
             await self._api.replace(object_id, value)
         except CaddyRefused:  # it has just started from something that lacks the object
-            await self._api.load(render_config(config))
+            await self._api.load(self._render(config))
 
     async def _take_back(self, config: Json) -> None:
         self._want(config)
@@ -116,7 +117,12 @@ class ConfigKeeper:
         self._wanted, self._seen = config, None
 
     async def _write(self, config: Json) -> None:
-        await to_thread.run_sync(self._write_file, render_config(config))
+        await to_thread.run_sync(self._write_file, self._render(config))
+
+    def _render(self, config: Json) -> bytes:
+        if config is not self._rendered[0]:
+            self._rendered = config, render_config(config)
+        return self._rendered[1]
 
     def _write_file(self, text: bytes) -> None:
         with translate_storage_errors(f"writing Caddy's configuration to {self._path}"):

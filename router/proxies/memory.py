@@ -43,7 +43,8 @@ class MemoryProxy:
         self._fail_if_told()
         if DEFAULT_ENDPOINT in names:
             raise InvalidRequest("the default endpoint cannot be removed: it is the public URL itself")
-        self.reloads += any(self._traffic.pop(name, None) is not None for name in names)
+        gone = [self._traffic.pop(name) for name in names if name in self._traffic]
+        self.reloads += bool(gone)
 
     async def endpoints(self) -> list[str]:
         return sorted(self._traffic)

@@ -97,12 +97,17 @@ class SlotDirectories:
         """Also by older numbered directories: any of them may be made to hold again."""
         named: set[str] = set()
         for name in self.names():
-            for number in self._numbers(self._home(name)):
-                with suppress(FileNotFoundError, ValidationError):  # pruned meanwhile, or damaged
-                    content = (self._home(name) / str(number) / "traffic.json").read_bytes()
-                    traffic = Traffic.model_validate_json(content)
-                    named |= {each.address for each in (traffic.active, traffic.candidate) if each}
+            with suppress(FileNotFoundError):  # the endpoint was removed meanwhile
+                for number in self._numbers(self._home(name)):
+                    named |= self._addresses_in(self._home(name) / str(number))
         return frozenset(named)
+
+    def _addresses_in(self, directory: Path) -> set[str]:
+        try:
+            traffic = Traffic.model_validate_json((directory / "traffic.json").read_bytes())
+        except (FileNotFoundError, ValidationError):  # pruned meanwhile, or damaged
+            return set()
+        return {each.address for each in (traffic.active, traffic.candidate) if each}
 
     def write(self, name: str, traffic: Traffic) -> None:
         home = self._home(name)

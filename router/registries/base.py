@@ -13,12 +13,24 @@ class RunStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class RunDataset:
+    """Data that a run says it used. The digest tells whether it was the same data."""
+
+    name: str
+    digest: str
+    context: str | None = None  # e.g. "training", "testing"
+    source_type: str | None = None
+    source: str | None = None  # JSON, as the source type writes it
+
+
+@dataclass(frozen=True)
 class Run:
     run_id: str
     status: RunStatus
     metrics: dict[str, float] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    datasets: tuple[RunDataset, ...] = ()
 
 
 @dataclass(frozen=True)

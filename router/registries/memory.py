@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from router.core.errors import InvalidRequest, NotFound, SwitchyardError, UnknownVersion
-from router.registries.base import ModelVersion, Run, RunStatus
+from router.registries.base import ModelVersion, Run, RunDataset, RunStatus
 from router.registries.model_files import (
     MAX_FILE_BYTES,
     MODEL_FILE,
@@ -50,6 +50,10 @@ class MemoryRegistry:
     def log_parameters(self, run_id: str, parameters: Mapping[str, str]) -> None:
         run = self._runs[run_id]
         self._runs[run_id] = replace(run, parameters=run.parameters | dict(parameters))
+
+    def log_dataset(self, run_id: str, dataset: RunDataset) -> None:
+        run = self._runs[run_id]
+        self._runs[run_id] = replace(run, datasets=(*run.datasets, dataset))
 
     def log_model(
         self,

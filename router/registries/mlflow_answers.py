@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from router.core.errors import InvalidRequest
-from router.registries.base import ModelVersion, Run, RunStatus
+from router.registries.base import ModelVersion, Run, RunDataset, RunStatus
+
+CONTEXT_TAG = "mlflow.data.context"  # of a run's input: what the data was used for
 
 
 def parse_run(run: dict[str, Any]) -> Run:
@@ -17,6 +19,7 @@ def parse_run(run: dict[str, Any]) -> Run:
         metrics={metric["key"]: float(metric["value"]) for metric in data.get("metrics", [])},
         parameters={parameter["key"]: parameter["value"] for parameter in data.get("params", [])},
         tags=_parse_tags(data),
+        datasets=tuple(map(_parse_dataset, run.get("inputs", {}).get("dataset_inputs", []))),
     )
 
 
@@ -52,6 +55,17 @@ def parse_created_ms(described: dict[str, Any]) -> int:
     except ValueError:
         return 0
     return int(created.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def _parse_dataset(found: dict[str, Any]) -> RunDataset:
+    dataset = found["dataset"]
+    return RunDataset(
+        name=dataset["name"],
+        digest=dataset["digest"],
+        context=_parse_tags(found).get(CONTEXT_TAG),
+        source_type=dataset.get("source_type"),
+        source=dataset.get("source"),
+    )
 
 
 def _parse_tags(found: dict[str, Any]) -> dict[str, str]:

@@ -42,8 +42,8 @@ Change = Insert | Update[Record] | Claim
 
 
 class Store(Protocol):
-    """Errors: StaleRecord, RolloutInProgress, IdempotencyKeyReused, UnknownRecord, StorageFull,
-    StoreUnavailable."""
+    """Errors: StaleRecord, RolloutInProgress, UnknownEndpoint, IdempotencyKeyReused, UnknownRecord,
+    StorageFull, StoreUnavailable."""
 
     async def start(self) -> None:
         """Open, and bring the schema up to date."""
@@ -64,7 +64,9 @@ class Store(Protocol):
 
         StaleRecord: an update's record was moved by somebody else. RolloutInProgress (its `detail` has
         `rollout_id`): a rollout that holds its endpoint exists already for that endpoint.
-        IdempotencyKeyReused: a claim's key exists already. Changes count in their order: an update that
+        The same for an endpoint that is to be closed while a rollout holds it; and UnknownEndpoint for a
+        rollout that would hold one that is closing or closed. IdempotencyKeyReused: a claim's key exists
+        already. Changes count in their order: an update that
         lets go of an endpoint before an insert that takes it is fine.
         """
 
@@ -78,9 +80,13 @@ class Store(Protocol):
         phases: Collection[str] | None = None,
         endpoint: str | None = None,
         newest_first: bool = False,
+        older_than: str | None = None,
         limit: int | None = None,
     ) -> list[R]:
-        """By time of creation (ties: by order of insertion). `endpoint` for rollouts and servers only."""
+        """By time of creation (ties: by order of insertion). `endpoint` for rollouts and servers only.
+
+        `older_than`: only what comes before the record of this id; nothing if there is none.
+        """
 
     async def claimed(self, key: str) -> Claim | None: ...
 

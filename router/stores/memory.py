@@ -10,7 +10,7 @@ from typing import TypeVar
 from anyio.lowlevel import checkpoint
 
 from router.core.errors import SwitchyardError
-from router.core.models import Event, Record, Rollout
+from router.core.models import Endpoint, EndpointPhase, Event, Record, Rollout
 from router.stores.base import Change, Claim, Insert, Update
 from router.stores.encoding import (
     KINDS,
@@ -21,7 +21,7 @@ from router.stores.encoding import (
     encode,
     refuse_endpoint_filter,
 )
-from router.stores.refusals import exists_already, in_progress, key_taken, moved_by_another, unknown
+from router.stores.refusals import exists_already, in_progress, key_taken, moved_by_another, removed, unknown
 
 R = TypeVar("R", bound=Record)
 
@@ -31,6 +31,10 @@ class Row:
     seq: int
     record: Stored
     body: str
+
+    @property
+    def order(self) -> tuple[float, int]:
+        return self.record.created_at, self.seq
 
 
 @dataclass
@@ -87,6 +91,7 @@ class MemoryStore:
         phases: Collection[str] | None = None,
         endpoint: str | None = None,
         newest_first: bool = False,
+        older_than: str | None = None,
         limit: int | None = None,
     ) -> list[R]:
         refuse_endpoint_filter(kind, endpoint)
@@ -97,7 +102,10 @@ class MemoryStore:
             if (phases is None or row.record.phase in phases)
             and (endpoint is None or getattr(row.record, "endpoint", None) == endpoint)
         ]
-        rows.sort(key=lambda row: (row.record.created_at, row.seq), reverse=newest_first)
+        if older_than is not None:
+            last = self._state.rows[kind].get(older_than)
+            rows = [row for row in rows if last is not None and row.order < last.order]
+        rows.sort(key=lambda row: row.order, reverse=newest_first)
         return [decode(kind, row.body) for row in rows[:limit]]
 
     async def claimed(self, key: str) -> Claim | None:
@@ -134,6 +142,7 @@ def _apply_change(state: State, change: Change) -> None:
 def _insert(state: State, record: Stored) -> None:
     rows = state.rows[type(record)]
     _refuse_second_holder(state, record)
+    _refuse_removed_endpoint(state, record)
     if record.id in rows:
         raise exists_already(record)
     rows[record.id] = Row(len(rows), record, encode(record))
@@ -146,14 +155,35 @@ def _update(state: State, change: Update[Record]) -> None:
     if row is None or (row.record.phase, row.record.revision) != (before.phase, before.revision):
         raise moved_by_another(before)
     _refuse_second_holder(state, after)
+    _refuse_closing_if_held(state, after)
     rows[before.id] = replace(row, record=after, body=encode(after))
 
 
 def _refuse_second_holder(state: State, record: Stored) -> None:
     if not isinstance(record, Rollout) or not record.holds_endpoint:
         return
+    holder = _find_holder(state, record.endpoint)
+    if holder is not None and holder != record.id:
+        raise in_progress(record.endpoint, holder)
+
+
+def _refuse_removed_endpoint(state: State, record: Stored) -> None:
+    if isinstance(record, Rollout) and record.holds_endpoint:
+        row = state.rows[Endpoint].get(record.endpoint)
+        if row is not None and row.record.phase is not EndpointPhase.OPEN:
+            raise removed(record.endpoint)
+
+
+def _refuse_closing_if_held(state: State, after: Stored) -> None:
+    if isinstance(after, Endpoint) and after.phase is EndpointPhase.CLOSING:
+        holder = _find_holder(state, after.id)
+        if holder is not None:
+            raise in_progress(after.id, holder)
+
+
+def _find_holder(state: State, endpoint: str) -> str | None:
     for row in state.rows[Rollout].values():
-        other = row.record
-        holds = isinstance(other, Rollout) and other.holds_endpoint and other.endpoint == record.endpoint
-        if holds and other.id != record.id:
-            raise in_progress(record, other.id)
+        rollout = row.record
+        if isinstance(rollout, Rollout) and rollout.holds_endpoint and rollout.endpoint == endpoint:
+            return rollout.id
+    return None

@@ -1,7 +1,13 @@
 """What a store says when it turns a change down: the same words from every driver."""
 
-from router.core.errors import IdempotencyKeyReused, RolloutInProgress, StaleRecord, UnknownRecord
-from router.core.models import Record, Rollout
+from router.core.errors import (
+    IdempotencyKeyReused,
+    RolloutInProgress,
+    StaleRecord,
+    UnknownEndpoint,
+    UnknownRecord,
+)
+from router.core.models import Record
 from router.stores.encoding import Stored
 
 
@@ -24,12 +30,16 @@ def exists_already(record: Stored) -> StaleRecord:
     )
 
 
-def in_progress(refused: Rollout, holder_id: str) -> RolloutInProgress:
+def in_progress(endpoint: str, holder_id: str) -> RolloutInProgress:
     return RolloutInProgress(
-        f"rollout {holder_id} of endpoint {refused.endpoint} is still going on; no other was started",
+        f"rollout {holder_id} of endpoint {endpoint} is still going on; nothing was changed",
         hint="wait for it to end, or abort it",
         detail={"rollout_id": holder_id},
     )
+
+
+def removed(endpoint: str) -> UnknownEndpoint:
+    return UnknownEndpoint(f"endpoint {endpoint} is being removed, or was; nothing was started")
 
 
 def key_taken(key: str) -> IdempotencyKeyReused:

@@ -13,18 +13,19 @@ from sqlalchemy import Connection, insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from router.core.errors import StorageFull, StoreUnavailable
-from router.core.models import Event, Record, Rollout
+from router.core.models import Endpoint, EndpointPhase, Event, Record, Rollout
 from router.stores.base import Change, Claim, Insert, Update
 from router.stores.connections import READERS, Database
 from router.stores.encoding import Stored, as_stored, as_stored_pair, decode, encode, refuse_endpoint_filter
 from router.stores.migrations import bring_up_to_date
-from router.stores.refusals import exists_already, in_progress, key_taken, moved_by_another, unknown
+from router.stores.refusals import exists_already, in_progress, key_taken, moved_by_another, removed, unknown
 from router.stores.sql_errors import translate
 from router.stores.tables import (
     COUNT_CHECK,
     GUARDED_UPDATE,
     SELECT_BODY,
     SELECT_CLAIM,
+    SELECT_ENDPOINT_PHASE,
     SELECT_HOLDER,
     TABLES,
     claims,
@@ -101,11 +102,12 @@ class SqlStore:
         phases: Collection[str] | None = None,
         endpoint: str | None = None,
         newest_first: bool = False,
+        older_than: str | None = None,
         limit: int | None = None,
     ) -> list[R]:
         refuse_endpoint_filter(kind, endpoint)
         wanted = None if phases is None else [str(phase) for phase in phases]
-        query = select_bodies(kind, wanted, endpoint, newest_first, limit)
+        query = select_bodies(kind, wanted, endpoint, newest_first, older_than, limit)
 
         def read() -> list[R]:
             with self._database.reads.connect() as connection:
@@ -161,6 +163,7 @@ def _write_change(connection: Connection, change: Change) -> None:
 
 def _insert_record(connection: Connection, record: Stored) -> None:
     _refuse_second_holder(connection, record)
+    _refuse_removed_endpoint(connection, record)
     values = {**_changing_values(record), "id": record.id, "created_at": record.created_at}
     endpoint = getattr(record, "endpoint", None)
     if endpoint is not None:
@@ -175,6 +178,7 @@ def _update_record(connection: Connection, before: Stored, after: Stored) -> Non
     guard = {"guard_id": before.id, "guard_phase": str(before.phase), "guard_revision": before.revision}
     if not (isinstance(before, Rollout) and before.holds_endpoint):  # one that holds it already, may go on
         _refuse_second_holder(connection, after)
+    _refuse_closing_if_held(connection, after)
     written = connection.execute(GUARDED_UPDATE[type(before)], {**guard, **_changing_values(after)})
     if written.rowcount != 1:
         raise moved_by_another(before)
@@ -197,7 +201,21 @@ def _refuse_second_holder(connection: Connection, record: Stored) -> None:
         return
     holder = connection.execute(SELECT_HOLDER, {"endpoint": record.endpoint}).scalar()
     if holder is not None and holder != record.id:
-        raise in_progress(record, holder)
+        raise in_progress(record.endpoint, holder)
+
+
+def _refuse_removed_endpoint(connection: Connection, record: Stored) -> None:
+    if isinstance(record, Rollout) and record.holds_endpoint:
+        phase = connection.execute(SELECT_ENDPOINT_PHASE, {"id": record.endpoint}).scalar()
+        if phase not in {None, str(EndpointPhase.OPEN)}:
+            raise removed(record.endpoint)
+
+
+def _refuse_closing_if_held(connection: Connection, after: Stored) -> None:
+    if isinstance(after, Endpoint) and after.phase is EndpointPhase.CLOSING:
+        holder = connection.execute(SELECT_HOLDER, {"endpoint": after.id}).scalar()
+        if holder is not None:
+            raise in_progress(after.id, holder)
 
 
 def _insert_event(connection: Connection, event: Event) -> None:

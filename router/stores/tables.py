@@ -18,6 +18,7 @@ from sqlalchemy import (
     Update,
     bindparam,
     select,
+    tuple_,
     update,
 )
 
@@ -106,6 +107,7 @@ GUARDED_UPDATE = {kind: _guarded_update(table) for kind, table in TABLES.items()
 SELECT_HOLDER = select(rollouts.c.id).where(
     rollouts.c.endpoint == bindparam("endpoint"), rollouts.c.holds_endpoint
 )
+SELECT_ENDPOINT_PHASE = select(endpoints.c.phase).where(endpoints.c.id == bindparam("id"))
 SELECT_CLAIM = select(claims).where(claims.c.key == bindparam("key"))
 COUNT_CHECK = update(write_checks).values(count=write_checks.c.count + 1)
 
@@ -115,6 +117,7 @@ def select_bodies(
     phases: list[str] | None,
     endpoint: str | None,
     newest_first: bool,
+    older_than: str | None,
     limit: int | None,
 ) -> Select[str]:
     columns = TABLES[kind].c
@@ -124,6 +127,10 @@ def select_bodies(
     if endpoint is not None:
         query = query.where(columns.endpoint == endpoint)
     order = (columns.created_at, columns.seq)
+    if older_than is not None:
+        last = TABLES[kind].alias()
+        place = select(last.c.created_at, last.c.seq).where(last.c.id == older_than)
+        query = query.where(tuple_(*order) < place.scalar_subquery())
     query = query.order_by(*(column.desc() for column in order) if newest_first else order)
     return query if limit is None else query.limit(limit)
 

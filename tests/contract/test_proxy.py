@@ -257,6 +257,12 @@ async def test_a_removed_endpoint_is_unknown(bench: Bench) -> None:
         await bench.proxy.remove_endpoints(["default"])
 
 
+async def test_several_endpoints_are_removed_at_once(bench: Bench) -> None:
+    await bench.proxy.ensure_endpoints(["iris", "fraud", "churn"])
+    await bench.proxy.remove_endpoints(["churn", "iris", "never-there"])
+    assert await bench.proxy.endpoints() == ["default", "fraud"]
+
+
 async def test_readers_see_the_old_traffic_or_the_new_one_and_nothing_else(bench: Bench) -> None:
     states = [
         Traffic(active=bench.first),

@@ -11,7 +11,7 @@ import pytest
 
 from router.core.clock import SystemClock
 from router.core.errors import InvalidRequest, NotFound, UnknownVersion
-from router.registries.base import ModelVersion, Registry, RunStatus
+from router.registries.base import ModelVersion, Registry, RunDataset, RunStatus
 from router.registries.memory import MemoryRegistry
 from router.registries.mlflow import MlflowRegistry
 from router.registries.model_files import MAX_FILE_BYTES
@@ -31,6 +31,8 @@ class Trainer(Protocol):
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None: ...
 
     def log_parameters(self, run_id: str, parameters: Mapping[str, str]) -> None: ...
+
+    def log_dataset(self, run_id: str, dataset: RunDataset) -> None: ...
 
     def log_model(
         self,
@@ -161,6 +163,17 @@ async def test_metrics_and_parameters_are_read_as_they_were_logged(bench: Bench)
     assert run.metrics["rmse"] == 53.25
     assert math.isnan(run.metrics["broken"])
     assert run.parameters == {"n_estimators": "200"}
+
+
+async def test_a_runs_data_is_told_by_its_digest_and_what_it_was_used_for(bench: Bench) -> None:
+    run_id = await bench.start_run()
+    train = RunDataset("diabetes", "a1b2", "training", "http", '{"url": "http://data/d.csv"}')
+    test = RunDataset("diabetes", "c3d4", None, "code", "{}")
+    for dataset in (train, test):
+        bench.trainer.log_dataset(run_id, dataset)
+    run = await bench.registry.run(run_id)
+    assert run is not None
+    assert sorted(run.datasets, key=lambda dataset: dataset.digest) == [train, test]
 
 
 async def test_an_unknown_run_is_none(bench: Bench) -> None:

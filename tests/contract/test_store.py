@@ -7,9 +7,16 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from router.core.errors import IdempotencyKeyReused, RolloutInProgress, StaleRecord, UnknownRecord
+from router.core.errors import (
+    IdempotencyKeyReused,
+    RolloutInProgress,
+    StaleRecord,
+    UnknownEndpoint,
+    UnknownRecord,
+)
 from router.core.models import (
     Endpoint,
+    EndpointPhase,
     Event,
     Failure,
     Record,
@@ -23,7 +30,7 @@ from router.core.models import (
 from router.core.specs import Resources
 from router.stores.base import Claim, Insert, Store, Update
 from tests.races import race
-from tests.records import make_rollout, make_server, make_training, opened, told
+from tests.records import make_endpoint, make_rollout, make_server, make_training, opened, told
 
 pytestmark = pytest.mark.anyio
 
@@ -259,6 +266,30 @@ async def test_a_rollout_that_was_pushed_aside_unawares_has_moved_and_is_not_ref
         await store.apply(Update(first, first.evolve(3.0, phase=RolloutPhase.LAUNCHING)))
 
 
+@pytest.mark.parametrize("phase", [EndpointPhase.CLOSING, EndpointPhase.CLOSED])
+async def test_no_rollout_begins_on_an_endpoint_that_is_going_or_gone(
+    store: Store, phase: EndpointPhase
+) -> None:
+    await store.apply(opened(make_endpoint("fraud", phase=phase)))
+    with pytest.raises(UnknownEndpoint, match="fraud"):
+        await store.apply(opened(make_rollout("rol_1", endpoint="fraud")))
+    with pytest.raises(UnknownRecord):
+        await store.get(Rollout, "rol_1")
+    await store.apply(opened(make_rollout("rol_2", endpoint="fraud", phase=RolloutPhase.FAILED)))
+
+
+async def test_an_endpoint_that_a_rollout_holds_is_not_closed(store: Store) -> None:
+    endpoint, rollout = make_endpoint("fraud"), make_rollout("rol_1", endpoint="fraud")
+    await store.apply(opened(endpoint), opened(rollout))
+    closing = Update(endpoint, endpoint.evolve(2, phase=EndpointPhase.CLOSING))
+    with pytest.raises(RolloutInProgress) as refused:
+        await store.apply(closing)
+    assert refused.value.detail == {"rollout_id": "rol_1"}
+    assert await store.get(Endpoint, "fraud") == endpoint
+    await store.apply(Update(rollout, rollout.evolve(2, preempted=True)), closing)
+    assert (await store.get(Endpoint, "fraud")).phase is EndpointPhase.CLOSING
+
+
 async def test_of_many_rollouts_that_race_for_an_endpoint_exactly_one_begins(store: Store) -> None:
     rollouts = [make_rollout(f"rol_{number}") for number in range(16)]
     outcomes = await race([partial(store.apply, opened(rollout)) for rollout in rollouts])
@@ -329,6 +360,18 @@ async def test_records_are_found_by_phase_and_by_endpoint(store: Store) -> None:
     assert await ids(endpoint="default", newest_first=True, limit=1) == ["rol_2"]
     assert await ids(endpoint="nowhere") == []
     assert await ids(phases=[]) == []
+
+
+async def test_records_are_found_page_by_page_from_where_the_last_page_ended(store: Store) -> None:
+    for number, (at, endpoint) in enumerate([(1.0, "a"), (2.0, "b"), (2.0, "a"), (2.0, "a"), (3.0, "a")]):
+        ended = make_rollout(f"rol_{number}", created_at=at, endpoint=endpoint, phase=RolloutPhase.FAILED)
+        await store.apply(opened(ended))
+    pages, last = [], None
+    while page := await store.find(Rollout, endpoint="a", newest_first=True, older_than=last, limit=2):
+        pages.append([record.id for record in page])
+        last = page[-1].id
+    assert pages == [["rol_4", "rol_3"], ["rol_2", "rol_0"]]
+    assert await store.find(Rollout, older_than="rol_9") == []
 
 
 async def test_only_rollouts_and_servers_are_found_by_endpoint(store: Store) -> None:

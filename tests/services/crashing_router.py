@@ -2,11 +2,13 @@
 
 The file CRASH_POINT holds `KIND:PHASE:WHEN`, e.g. `rollout:shifting:after`: SIGKILL before (nothing of it is
 stored) or after (all of it is stored, nothing of what follows is done) the write that brings a record of this
-kind into this phase. Or it holds `traffic`: right after a switch of traffic, before any record of it.
+kind into this phase. Or it holds `traffic`: right after a switch of traffic, before any record of it; or
+`routes`: right after endpoints were made or removed at the proxy.
 """
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
@@ -21,6 +23,7 @@ from router.stores.base import Change, Claim, Insert, Store
 from router.wiring import build_drivers, build_engine
 
 TRAFFIC = "traffic"
+ROUTES = "routes"
 
 
 def read_crash_point() -> str:
@@ -60,14 +63,26 @@ def let_store_crash(store: Store) -> None:
 
 
 def let_proxy_crash(proxy: Proxy) -> None:
-    set_traffic = proxy.set_traffic
+    set_traffic, ensure, remove = proxy.set_traffic, proxy.ensure_endpoints, proxy.remove_endpoints
 
     async def set_or_die(endpoint: str, traffic: Traffic) -> None:
         await set_traffic(endpoint, traffic)
         if read_crash_point() == TRAFFIC:
             die()
 
+    async def ensure_or_die(names: Sequence[str]) -> None:
+        await ensure(names)
+        if read_crash_point() == ROUTES:
+            die()
+
+    async def remove_or_die(names: Sequence[str]) -> None:
+        await remove(names)
+        if read_crash_point() == ROUTES:
+            die()
+
     proxy.set_traffic = set_or_die  # type: ignore[method-assign]
+    proxy.ensure_endpoints = ensure_or_die  # type: ignore[method-assign]
+    proxy.remove_endpoints = remove_or_die  # type: ignore[method-assign]
 
 
 def main() -> None:

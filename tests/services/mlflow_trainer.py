@@ -7,6 +7,9 @@ from typing import Any
 
 import httpx
 
+from router.registries.base import RunDataset
+from router.registries.mlflow_answers import CONTEXT_TAG
+
 MODEL_FILE = "MLmodel"
 EXAMPLE_FILE = "serving_input_example.json"
 
@@ -25,6 +28,18 @@ class MlflowTrainer:
     def log_parameters(self, run_id: str, parameters: Mapping[str, str]) -> None:
         for key, value in parameters.items():
             self._call("POST", "runs/log-parameter", {"run_id": run_id, "key": key, "value": value})
+
+    def log_dataset(self, run_id: str, dataset: RunDataset) -> None:
+        described = {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "source_type": dataset.source_type,
+            "source": dataset.source,
+        }
+        tags = [{"key": CONTEXT_TAG, "value": dataset.context}] if dataset.context else []
+        self._call(
+            "POST", "runs/log-inputs", {"run_id": run_id, "datasets": [{"tags": tags, "dataset": described}]}
+        )
 
     def log_model(
         self,

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from router.core.errors import SwitchyardError
-from router.core.models import RolloutPhase, ServerPhase, TrainingPhase
+from router.core.models import EndpointPhase, RolloutPhase, ServerPhase, TrainingPhase
 from router.core.specs import Resources, TrainerEntry, parse_specs
 from router.core.verdicts import AnalysisPolicy
 from router.runtimes.process_sources import Description
@@ -98,7 +98,7 @@ def test_every_key_of_a_source_stands_on_the_pages_that_explain_them(page: Path)
     assert [key for key in Description.model_fields if f"`{key}`" not in text] == []
 
 
-@pytest.mark.parametrize("phases", [TrainingPhase, RolloutPhase, ServerPhase])
+@pytest.mark.parametrize("phases", [TrainingPhase, RolloutPhase, ServerPhase, EndpointPhase])
 def test_every_phase_is_drawn(phases: type[StrEnum]) -> None:
     drawings = re.findall(r"```mermaid\n(.*?)```", (DOCS / "recovery.md").read_text(), re.DOTALL)
     drawn = [set(re.findall(r"\w+", drawing)) for drawing in drawings]

@@ -128,6 +128,11 @@ def test_memory_is_bytes_or_a_size_in_steps_of_1024(written: str, bytes_: int) -
     assert read(f"a: {{resources: {{memory: {written}}}}}")["a"].resources.memory == bytes_
 
 
+def test_a_spec_may_name_the_endpoint_that_its_versions_go_to() -> None:
+    assert read("a: {endpoint: fraud-eu.2}")["a"].endpoint == "fraud-eu.2"
+    assert read("a: {}")["a"].endpoint is None
+
+
 @pytest.mark.parametrize(("written", "gpus"), [("all", "all"), ("2", "2"), ("'2'", "2"), ("0", None)])
 def test_gpus_are_all_or_a_number(written: str, gpus: str | None) -> None:
     assert read(f"a: {{gpus: {written}}}")["a"].gpus == gpus
@@ -157,6 +162,8 @@ def test_resources_survive_the_way_through_json() -> None:
         ("timeout: '60'", "forest.timeout: must be a number"),
         ("timeout: 0", "forest.timeout: Input should be greater than 0"),
         ("timeout: .inf", "forest.timeout: must be a finite number"),
+        ("endpoint: ../etc", "forest.endpoint: must be the name of an endpoint"),
+        ("endpoint: 7", "forest.endpoint: must be text (a number needs quotes)"),
         ("volumes: {/etc: /etc:ro}", "forest.volumes./etc: must be the name of a volume, not a path"),
         ("volumes: {data: /data}", "forest.volumes.data: must be a folder in the container, and read-only"),
         (

@@ -91,7 +91,8 @@ def check_serves(yard: Yard, model: str, version: int) -> str:
     active = traffic["active"]
     assert (active["model_name"], active["model_version"]) == (model, version)
     assert traffic["candidate"] is None
-    ready = [server for server in read_records(yard, Server) if server.phase is ServerPhase.READY]
+    servers = [server for server in read_records(yard, Server) if server.endpoint == "default"]
+    ready = [server for server in servers if server.phase is ServerPhase.READY]
     assert [(server.id, server.address) for server in ready] == [(active["server_id"], active["address"])]
     status = yard.get("/status")
     assert (status["server_id"], status["model_version"]) == (active["server_id"], version)

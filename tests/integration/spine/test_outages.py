@@ -141,3 +141,20 @@ def test_an_mlflow_that_refuses_our_host_is_named_as_that(mlflow: MlflowServer) 
         yard.wait_for(lambda: refusal in (yard.get(location)["waiting_on"] or ""), "the training to wait")
         yard.post(f"{location}/cancel", status=202)
         yard.wait_for(lambda: yard.get(location)["phase"] == "cancelled", "the training's end")
+
+
+def test_without_mlflow_lineage_tells_what_the_router_knows_and_what_is_missing(
+    yard: Yard, mlflow: MlflowServer
+) -> None:
+    trainer = add_trainer(yard)
+    trained = yard.post(f"/admin/train_then_roll/{trainer.name}", {"reason": "before the outage"})
+    with outage(mlflow):
+        traced = yard.get("/lineage")
+        assert traced["missing"].keys() == {"version", "run", "datasets"}
+        assert "does not answer" in traced["missing"]["run"]
+        assert traced["server"]["name"] == trained["active"]
+        assert traced["model"]["uri"] == trained["model_uri"]
+        assert (traced["run"]["run_id"], traced["run"]["metrics"]) == (trained["run_id"], {"rmse": 42.0})
+        assert traced["training"]["id"] == trained["id"]
+        assert traced["promotion"]["reason"] == "before the outage"
+    yard.wait_for(lambda: yard.get("/lineage")["missing"] == {}, "the whole lineage")

@@ -49,7 +49,7 @@ def test_every_route_tries_dials_again_and_nothing_else() -> None:
         assert proxy["load_balancing"] == {
             "try_duration": "10s",
             "try_interval": "50ms",
-            "retry_match": [{"expression": "false"}],
+            "retry_match": [{"not": [{}]}],
         }
         assert "response_header_timeout" not in proxy["transport"]
         assert "read_timeout" not in proxy["transport"]

@@ -18,6 +18,13 @@ class Tracking:
     def log_metric(self, key: str, value: float) -> None:
         self.call("POST", "runs/log-metric", run_id=self.run_id, key=key, value=value, timestamp=0)
 
+    def log_dataset(self, name: str, digest: str) -> None:
+        dataset = {"name": name, "digest": digest, "source_type": "local", "source": "{}"}
+        tags = [{"key": "mlflow.data.context", "value": "training"}]
+        self.call(
+            "POST", "runs/log-inputs", run_id=self.run_id, datasets=[{"tags": tags, "dataset": dataset}]
+        )
+
     def log_model(self, run_id: str, example: str | None) -> str:
         """URI of a model with an input example, if one is given."""
         info = self.call("GET", f"runs/get?run_id={run_id}")["run"]["info"]
