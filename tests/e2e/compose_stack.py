@@ -52,10 +52,10 @@ class ComposeStack:
     def docker(self, *arguments: str) -> str:
         return run_docker(self.docker_host, *arguments)
 
-    def compose(self, *arguments: str) -> str:
-        """With the defaults, whatever a developer's `.env` says."""
+    def compose(self, *arguments: str, **settings: str) -> str:
+        """With the defaults but for `settings`, whatever a developer's `.env` says."""
         given = ("compose", "--project-directory", str(ROOT), "--env-file", os.devnull)
-        return run_docker(self.docker_host, *given, *arguments, environment=self._variables())
+        return run_docker(self.docker_host, *given, *arguments, environment=self._variables() | settings)
 
     def _variables(self) -> dict[str, str]:
         socket = Path(self.docker_host.removeprefix("unix://"))
@@ -66,6 +66,7 @@ class ComposeStack:
             "MLFLOW_SERVICE_PORT": str(self.mlflow_port),
             "DOCKER_SOCKET": str(socket),
             "DOCKER_GROUP": str(socket.stat().st_gid),
+            "READ_ONLY_WORKLOADS": "true",  # the stricter way; the demo's test has the default
         }
 
     def start(self) -> None:

@@ -65,12 +65,6 @@ def ports_of(stack: ComposeStack, container: str, port: int, *names: str) -> Ans
 
 
 @pytest.fixture(scope="module")
-def server(stack: ComposeStack) -> str:
-    """The name of a server that serves."""
-    return str(stack.post(f"/admin/train_then_roll/{TRAINER}")["active"])
-
-
-@pytest.fixture(scope="module")
 def trainer(stack: ComposeStack, server: str) -> Iterator[str]:
     """A trainer at work, held there, with somebody listening in it."""
     answer = stack.call("POST", f"/admin/train/{TRAINER}", {"wait_seconds": 0})
