@@ -58,11 +58,6 @@ class Log(Allowed):
     config: Rotation = Field(Rotation(), alias="Config")  # pydantic keeps the capital for itself
 
 
-class Restart(Allowed):
-    Name: Literal["", "no"]
-    MaximumRetryCount: Literal[0] = 0
-
-
 class Host(Allowed):
     NetworkMode: str | None = None
     Memory: Positive | None = None
@@ -74,27 +69,7 @@ class Host(Allowed):
     DeviceRequests: list[GpuRequest] = Field([], max_length=1)
     LogConfig: Log = Log()
     ReadonlyRootfs: bool = False
-    # May be said, but only as it will be anyway.
-    Privileged: No = False
-    AutoRemove: No = False
     Init: Literal[True] = True
-    CapDrop: list[Literal["ALL"]] = []
-    SecurityOpt: list[Literal["no-new-privileges", "no-new-privileges:true"]] = []
-    RestartPolicy: Restart | None = None
-
-
-class Endpoint(Allowed):
-    Aliases: list[str] = []
-
-
-class Networking(Allowed):
-    EndpointsConfig: dict[str, Endpoint | None] = {}
-
-
-def read_networking(value: object) -> object:
-    """Docker's SDK leaves a level out, `{NETWORK: null}`, which Docker then passes over."""
-    without = isinstance(value, dict) and value and "EndpointsConfig" not in value
-    return {"EndpointsConfig": value} if without else value
 
 
 class Creation(Allowed):
@@ -102,7 +77,7 @@ class Creation(Allowed):
     Env: list[Variable] = []
     Labels: dict[LabelName, PlainText]
     HostConfig: Host = Host()
-    NetworkingConfig: Annotated[Networking, BeforeValidator(read_networking)] = Networking()
+    NetworkingConfig: dict[str, Any] = {}  # compared as a whole
     # Docker's SDK sends these with every container.
     Tty: No = False
     OpenStdin: No = False
@@ -129,17 +104,17 @@ def rebuild(asked: Creation, name: str, image: str, settings: Settings) -> dict[
         raise Refused(f"name: must be a container's name, and match {settings.name_pattern.pattern}")
     labels = _rebuild_labels(asked.Labels, settings)
     network = settings.trainer_network if labels[ROLE_LABEL] == "trainer" else settings.server_network
-    for asked_network, endpoint in asked.NetworkingConfig.EndpointsConfig.items():
-        if asked_network != network:
-            raise Refused(f"NetworkingConfig: the network of this role is {network}")
-        if endpoint is not None and not set(endpoint.Aliases) <= {name}:
-            raise Refused("NetworkingConfig: an alias other than the container's name")
+    endpoints = {network: {"Aliases": [name]}}
+    # Docker's SDK leaves a level out, which Docker then passes over.
+    same: list[dict[str, Any]] = [{}, {network: None}, endpoints]
+    if not any(asked.NetworkingConfig in (each, {"EndpointsConfig": each}) for each in same):
+        raise Refused(f"NetworkingConfig: the network of this role is {network}, under the container's name")
     return {
         "Image": image,
         "Env": asked.Env,
         "Labels": labels,
         "HostConfig": _rebuild_host(asked.HostConfig, network, settings),
-        "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": [name]}}},
+        "NetworkingConfig": {"EndpointsConfig": endpoints},
     }
 
 
@@ -197,9 +172,9 @@ def _rebuild_mount(asked: Mount, settings: Settings) -> dict[str, Any]:
     forbidden = any(fnmatchcase(asked.Source, pattern) for pattern in settings.forbidden_volumes)
     if forbidden or not asked.Source.startswith(settings.volume_prefix):
         raise Refused(f"HostConfig.Mounts: the volume {show(asked.Source)} is not one for data")
-    options = {"NoCopy": True}  # else the image's files would be written into an empty volume
-    place = {"Source": asked.Source, "Target": asked.Target}
-    return {"Type": "volume", **place, "ReadOnly": True, "VolumeOptions": options}
+    # NoCopy: else the image's files would be written into an empty volume.
+    fixed = {"Type": "volume", "ReadOnly": True, "VolumeOptions": {"NoCopy": True}}
+    return {**fixed, "Source": asked.Source, "Target": asked.Target}
 
 
 def _rebuild_tmpfs(asked: Host, read_only: bool, settings: Settings) -> dict[str, str]:
@@ -212,5 +187,5 @@ def _rebuild_tmpfs(asked: Host, read_only: bool, settings: Settings) -> dict[str
 def _rebuild_gpus(asked: GpuRequest) -> dict[str, Any]:
     if bool(asked.Count) == bool(asked.DeviceIDs):
         raise Refused("HostConfig.DeviceRequests: either Count or DeviceIDs")
-    which = {"Count": asked.Count, "DeviceIDs": asked.DeviceIDs}
-    return {"Driver": "", **which, "Capabilities": [["gpu"]], "Options": {}}
+    fixed = {"Driver": "", "Capabilities": [["gpu"]], "Options": {}}
+    return {**fixed, "Count": asked.Count, "DeviceIDs": asked.DeviceIDs}

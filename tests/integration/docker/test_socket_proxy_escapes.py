@@ -362,6 +362,7 @@ PULLS = [
     "fromImage=OURS/x&tag=../../python",
     "fromImage=evil.example/OURS/x",
     "fromImage=OURS/x/y",
+    "fromImage=OURS/puppet",  # may be used, and not pulled
     "fromImage=OURS/..",
     "fromImage=sha256&tag=99",
     "fromImage=",
