@@ -25,8 +25,6 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*=[^\x00\r\n]*
 LabelName = Annotated[str, Field(pattern=r"^switchyard\.[a-z0-9_.-]{1,100}$")]
 VolumeName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,200}$")]
 Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$", max_length=512)]
-TmpOptions = Annotated[str, Field(pattern=r"^(size=[1-9][0-9]{0,11}[kmg]?)?$")]
-DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 
 
 class Allowed(BaseModel):
@@ -41,11 +39,8 @@ class Mount(Allowed):
 
 
 class GpuRequest(Allowed):
-    Driver: Literal[""] = ""
-    Count: Annotated[int, Field(ge=-1, le=64)] = 0
-    DeviceIDs: list[DeviceId] = Field([], max_length=64)
+    Count: Literal[-1] | Positive  # -1: all
     Capabilities: list[list[Literal["gpu"]]] = Field(min_length=1, max_length=1)
-    Options: dict[str, str] = Field({}, max_length=0)
 
 
 class Rotation(Allowed):
@@ -65,10 +60,8 @@ class Host(Allowed):
     NanoCpus: Positive | None = None
     PidsLimit: Positive | None = None
     Mounts: list[Mount] = Field([], max_length=16)
-    Tmpfs: dict[Literal["/tmp"], TmpOptions] = {}
     DeviceRequests: list[GpuRequest] = Field([], max_length=1)
     LogConfig: Log = Log()
-    ReadonlyRootfs: bool = False
     Init: Literal[True] = True
 
 
@@ -136,7 +129,6 @@ def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, An
         raise Refused("HostConfig.MemorySwap: must be as Memory, which is no swap")
     if asked.DeviceRequests and not settings.allow_gpus:
         raise Refused("HostConfig.DeviceRequests: GPUs are not allowed here")
-    read_only = asked.ReadonlyRootfs or settings.read_only_root
     rotation = asked.LogConfig.config
     max_size = _limit("LogConfig", rotation.max_size, settings.log_max_size)
     max_file = _limit("LogConfig", rotation.max_file, settings.log_max_files)
@@ -147,10 +139,10 @@ def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, An
         "NanoCpus": _limit("NanoCpus", asked.NanoCpus, settings.max_cpus * 10**9),
         "PidsLimit": _limit("PidsLimit", asked.PidsLimit, settings.max_pids),
         "Mounts": [_rebuild_mount(mount, settings) for mount in asked.Mounts],
-        "Tmpfs": _rebuild_tmpfs(asked, read_only, settings),
-        "DeviceRequests": [_rebuild_gpus(request) for request in asked.DeviceRequests],
+        "Tmpfs": {"/tmp": f"rw,nosuid,nodev,size={settings.tmp_size}"} if settings.read_only_root else {},
+        "DeviceRequests": [{"Count": gpus.Count, "Capabilities": [["gpu"]]} for gpus in asked.DeviceRequests],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": str(max_size), "max-file": str(max_file)}},
-        "ReadonlyRootfs": read_only,
+        "ReadonlyRootfs": settings.read_only_root,
         "Privileged": False,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
@@ -175,17 +167,3 @@ def _rebuild_mount(asked: Mount, settings: Settings) -> dict[str, Any]:
     # NoCopy: else the image's files would be written into an empty volume.
     fixed = {"Type": "volume", "ReadOnly": True, "VolumeOptions": {"NoCopy": True}}
     return {**fixed, "Source": asked.Source, "Target": asked.Target}
-
-
-def _rebuild_tmpfs(asked: Host, read_only: bool, settings: Settings) -> dict[str, str]:
-    if not asked.Tmpfs and not read_only:
-        return {}
-    size = "".join(asked.Tmpfs.values()) or f"size={settings.tmp_size}"
-    return {"/tmp": f"rw,nosuid,nodev,{size}"}
-
-
-def _rebuild_gpus(asked: GpuRequest) -> dict[str, Any]:
-    if bool(asked.Count) == bool(asked.DeviceIDs):
-        raise Refused("HostConfig.DeviceRequests: either Count or DeviceIDs")
-    fixed = {"Driver": "", "Capabilities": [["gpu"]], "Options": {}}
-    return {**fixed, "Count": asked.Count, "DeviceIDs": asked.DeviceIDs}

@@ -77,7 +77,7 @@ class Settings(BaseModel):
     allow_gpus: bool = False
     """Whether containers may ask for GPUs."""
     read_only_root: bool = False
-    """Whether every container's root filesystem is read-only, asked for or not."""
+    """Whether every container's root filesystem is read-only."""
     max_memory: Size = Field(default_factory=measure_memory)
     """Memory of a container, at most and if it asks for none; `512m`, `2g`. By default three quarters of the
     machine's."""
@@ -86,7 +86,7 @@ class Settings(BaseModel):
     max_pids: Count = 1024
     """Processes and threads of a container, at most and if it asks for none."""
     tmp_size: Size = 64 * 1024**2
-    """Size of `/tmp` in memory, for a read-only root that asks for no other."""
+    """Size of `/tmp` in memory, beside a read-only root."""
     log_max_size: Size = 10 * 1024**2
     """Size at which a container's log is rotated."""
     log_max_files: Count = 3
