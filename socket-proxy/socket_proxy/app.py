@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
 
@@ -14,11 +14,11 @@ from socket_proxy.exchange import Exchange, Receive, Send
 from socket_proxy.images import Reference, is_allowed, is_image_id, read_reference
 from socket_proxy.rebuild import INSTANCE_LABEL, OWNER_LABEL, read_creation, rebuild
 from socket_proxy.refusal import Refused
-from socket_proxy.settings import Settings
+from socket_proxy.settings import PREFIX, Settings
 from socket_proxy.strict_json import parse_strictly
 from socket_proxy.target import Call, Kind, narrow_filters, read_target
 
-NOT_ALLOWED = "this image is not one of those that may be used so"
+NOT_ALLOWED = "this image is not one of those that may be used"
 ANSWER_HEADERS = ("content-type", "content-length", "api-version", "ostype")
 
 log = logging.getLogger("socket_proxy")
@@ -95,7 +95,7 @@ class SocketProxy:
     async def _allow_image(self, call: Call, text: str) -> str:
         """The image as Docker is to be told; the id of one that has an allowed name, or runs already."""
         if not is_image_id(text):
-            return str(self._allow_reference(text, self._settings.images))
+            return str(self._allow_reference(text))
         found = await self._docker.fetch(call.target(f"/images/{text}/json", {}))
         names = [*(found.get("RepoTags") or []), *(found.get("RepoDigests") or [])]
         if not any(is_allowed(name, self._settings.images) for name in names):
@@ -106,8 +106,8 @@ class SocketProxy:
                 raise Refused(NOT_ALLOWED)
         return str(found["Id"])
 
-    def _allow_reference(self, text: str, patterns: Iterable[str]) -> Reference:
-        if not is_allowed(text, patterns):
+    def _allow_reference(self, text: str) -> Reference:
+        if not is_allowed(text, self._settings.images):
             raise Refused(NOT_ALLOWED)
         return read_reference(text)
 
@@ -115,6 +115,7 @@ class SocketProxy:
         """One tag or digest: without a tag Docker would pull all of them."""
         name, tag = call.query.get("fromImage", ""), call.query.get("tag", "")
         separator = "@" if is_image_id(tag) else ":"
-        reference = self._allow_reference(f"{name}{separator}{tag}" if tag else name, self._settings.images)
-        self._allow_reference(str(reference), self._settings.pulls)
+        reference = self._allow_reference(f"{name}{separator}{tag}" if tag else name)
+        if not is_allowed(str(reference), self._settings.pulls):
+            raise Refused(f"{PREFIX}PULLS does not allow this image to be pulled")
         return {"fromImage": reference.name, "tag": reference.version}

@@ -12,12 +12,13 @@ from typing import Any
 
 import httpx
 
-from scripts.demo_run import ROWS
+from scripts.demo_run import ROWS, TRAINER
 from scripts.service_commands import ROOT
 from tests.services.engine import run_docker
 from tests.services.ports import find_free_port
 
-BUILT = ("router", "mlflow", "socket-proxy")  # under the project's name, so they go with it
+MODEL_IMAGES = (f"trainer-{TRAINER}", f"server-{TRAINER}")
+BUILT = ("router", "mlflow", "socket-proxy", *MODEL_IMAGES)  # under the project's name, so they go with it
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.1
 PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 180}
@@ -71,6 +72,8 @@ class ComposeStack:
 
     def start(self) -> None:
         self.compose("--profile", "models", "build")
+        for name in MODEL_IMAGES:  # other checkouts use these names, too
+            self.docker("tag", f"switchyard/{name}", f"{self.project}/{name}")
         self.compose("up", "--detach", "--wait", "--no-build")
 
     def close(self) -> None:
@@ -100,11 +103,11 @@ class ComposeStack:
     def container(self, service: str) -> str:
         return self.compose("ps", "--all", "--quiet", service)
 
-    def gateway(self, network: str) -> str:
-        """The host's address in a network of the stack."""
-        return self.docker(
-            "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", f"{self.project}{network}"
-        )
+    def gateways(self) -> set[str]:
+        """The addresses that Docker sets aside for the host in the stack's networks, used or not."""
+        ours = ("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
+        asked = ("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+        return set(self.docker(*asked, *self.docker(*ours).split()).split())
 
     # --- what a test asks -------------------------------------------------------------------------
 

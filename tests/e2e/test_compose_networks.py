@@ -34,7 +34,6 @@ with concurrent.futures.ThreadPoolExecutor(len(targets)) as pool:
 """
 MLFLOW = "mlflow:5000"
 LISTENING = 8765  # inside a trainer
-NETWORKS = ("_api", "_public", "_control", "-trainers", "-servers")
 
 Answers = dict[str, str]  # by `host:port`; empty where nobody answers
 
@@ -88,7 +87,7 @@ def host(stack: ComposeStack) -> Iterator[Answers]:
     with ThreadingHTTPServer(("0.0.0.0", 0), Greeter) as listener:  # noqa: S104
         thread = threading.Thread(target=listener.serve_forever)
         thread.start()
-        yield {f"{stack.gateway(network)}:{listener.server_port}": Greeter.TEXT for network in NETWORKS}
+        yield {f"{gateway}:{listener.server_port}": Greeter.TEXT for gateway in stack.gateways()}
         listener.shutdown()
         thread.join()
 
@@ -107,7 +106,7 @@ def private(stack: ComposeStack, server: str) -> Answers:
     """The router's API, published or not, the socket proxy, and Caddy."""
     router, proxy, caddy = (stack.container(name) for name in ("router", "socket-proxy", "caddy"))
     api = ports_of(stack, router, 8000, "router", "router-api")
-    published = {f"{stack.gateway(network)}:{stack.router_port}" for network in NETWORKS}
+    published = {f"{gateway}:{stack.router_port}" for gateway in stack.gateways()}
     found = [
         api,
         dict.fromkeys(published, api["router-api:8000"]),
