@@ -43,10 +43,14 @@ class DockerState:
         return None
 
     def running(self) -> list[str]:
-        found = ""
-        for label in (f"com.docker.compose.project={self._project}", f"switchyard.instance={self._project}"):
-            found += self._run("ps", "--format", "{{.Names}}\n", "--filter", f"label={label}")
-        return found.split()
+        """Services, which only Compose gives this hash (its project's name is in images, too); workloads."""
+        services = (f"com.docker.compose.project={self._project}", "com.docker.compose.config-hash")
+        workloads = (f"switchyard.instance={self._project}",)
+        found: list[str] = []
+        for labels in (services, workloads):
+            filters = [f"--filter=label={label}" for label in labels]
+            found += self._run("ps", "--format={{.Names}}", *filters).split()
+        return found
 
     def pack(self, output: IO[bytes]) -> None:
         self._call(self._helper("pack"), output=output)

@@ -55,17 +55,15 @@ class House:
 
     def call(self, method: str, path: str) -> Any:
         url = f"http://127.0.0.1:{self.environment['ROUTER_PORT']}{path}"
-        answer = httpx.request(
-            method, url, json={} if method == "POST" else None, timeout=120, trust_env=False
-        )
+        body: dict[str, object] | None = {} if method == "POST" else None
+        answer = httpx.request(method, url, json=body, timeout=120, trust_env=False)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def predict(self) -> Any:
-        url = f"{self.public_url}/invocations"
-        return (
-            httpx.post(url, json={"inputs": [[1.0]]}, timeout=30, trust_env=False).raise_for_status().json()
-        )
+        body = {"inputs": [[1.0]]}
+        answer = httpx.post(f"{self.public_url}/invocations", json=body, timeout=30, trust_env=False)
+        return answer.raise_for_status().json()["predictions"]
 
     def records(self) -> list[dict[str, Any]]:
         return [*self.call("GET", "/admin/trainings"), *self.call("GET", "/admin/rollouts")]
