@@ -1,9 +1,15 @@
-"""Backup and restore of the compose stack. It has a stack of its own, since it deletes one."""
+"""Operations on the compose stack: backup, restore, and what docs/operations.md says of cutting it back.
+
+It has a stack of its own, since it deletes one.
+"""
 
 import json
 import os
+import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -18,12 +24,29 @@ MODEL = "DiabetesRF"
 RATE = 50
 
 
-def run_script(stack: ComposeStack, name: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    environment = dict(os.environ) | stack.variables()
+def run(
+    stack: ComposeStack, *command: str | Path, variables: Mapping[str, str] = MappingProxyType({})
+) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **stack.variables(), **variables}
     environment |= {"RUNTIME": "docker", "DOCKER_HOST": stack.docker_host}
-    return subprocess.run(
-        [ROOT / "scripts" / name, *arguments], env=environment, capture_output=True, text=True
-    )
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def run_script(stack: ComposeStack, name: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return run(stack, ROOT / "scripts" / name, *arguments)
+
+
+def run_documented(stack: ComposeStack, variables: Mapping[str, str]) -> None:
+    """Each shell block of the page that needs no more than these."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        done = run(stack, "bash", "-euo", "pipefail", "-c", block, variables=variables)
+        assert done.returncode == 0, done.stderr
+
+
+def list_artifacts(stack: ComposeStack, run_id: str) -> str:
+    return stack.compose("exec", "-T", "mlflow", "find", "/mlflow/artifacts", "-path", f"*{run_id}*")
 
 
 def test_a_stack_whose_volumes_were_deleted_serves_again_what_its_backup_says(
@@ -53,4 +76,14 @@ def test_a_stack_whose_volumes_were_deleted_serves_again_what_its_backup_says(
         assert stack.predict().json() == prediction
         (training,) = stack.call("GET", "/admin/trainings").json()
         assert training["run_id"] == answer["run_id"]
-        assert stack.post(f"/admin/train/{TRAINER}")["version"] == 2
+
+        second = stack.post(f"/admin/train/{TRAINER}")
+        assert second["version"] == 2
+        assert list_artifacts(stack, second["run_id"])
+        deleted_run = {"MODEL": MODEL, "VERSION": "2", "RUN": second["run_id"], "AGE": "0s", "HOURS": "8760h"}
+        run_documented(stack, deleted_run)
+        assert not list_artifacts(stack, second["run_id"])
+        assert list_artifacts(stack, answer["run_id"])
+        rolled = stack.call("POST", "/admin/roll", {"name": MODEL, "ref": 2})
+        assert rolled.status_code == 404
+        assert stack.roll(MODEL, 1)["version"] == 1
