@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from scripts import archive
 from scripts.archive import LAYOUTS
@@ -60,6 +60,15 @@ class DockerState:
 
     def unpack(self, archive: IO[bytes]) -> None:
         self._call(self._helper("unpack"), source=archive)
+
+    def lacks(self, serving: dict[str, Any]) -> str | None:
+        """By its id, if it was built here; by its digest in a registry it can be pulled."""
+        digest, name = serving["serve_digest"], serving["serve_image"]
+        repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
+        names = digest, f"{repository}@{digest}"
+        if any(self._attempt("image", "inspect", each).returncode == 0 for each in names):
+            return None
+        return f"the image {digest} ({name}) is not on this host: unless its registry gives it, carry it over"
 
     def stop(self) -> None:
         self._script("down")

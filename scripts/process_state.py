@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import anyio
 
@@ -63,6 +63,9 @@ class ProcessState:
 
     def unpack(self, source: IO[bytes]) -> None:
         archive.unpack(self.runtime, self._stack.home, source)
+
+    def lacks(self, serving: dict[str, Any]) -> str | None:
+        return None  # its source has come with the archive
 
     def stop(self) -> None:
         stop_all(self._stack)

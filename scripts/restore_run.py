@@ -65,6 +65,9 @@ def restore(state: StackState, file: Path, manifest: dict[str, Any], replace: bo
             raise StackError(
                 f"the stack has a state already ({content}); nothing was changed. --replace deletes it"
             )
+        for serving in manifest["serving"]:
+            if (what := state.lacks(serving)) is not None:
+                say(what)
         with file.open("rb") as source:
             state.unpack(source)
         state.start()

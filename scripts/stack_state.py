@@ -31,6 +31,9 @@ class StackState(Protocol):
 
     def unpack(self, source: IO[bytes]) -> None: ...
 
+    def lacks(self, serving: dict[str, Any]) -> str | None:
+        """What a server of the manifest is made of, and is not here."""
+
     def stop(self) -> None: ...
 
     def start(self) -> None: ...

@@ -45,8 +45,8 @@ def run_documented(stack: ComposeStack, variables: Mapping[str, str]) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def list_artifacts(stack: ComposeStack, run_id: str) -> str:
-    return stack.compose("exec", "-T", "mlflow", "find", "/mlflow/artifacts", "-path", f"*{run_id}*")
+def count_models(stack: ComposeStack) -> int:
+    return len(stack.compose("exec", "-T", "mlflow", "find", "/mlflow/artifacts", "-name", "MLmodel").split())
 
 
 def test_a_stack_whose_volumes_were_deleted_serves_again_what_its_backup_says(
@@ -77,13 +77,10 @@ def test_a_stack_whose_volumes_were_deleted_serves_again_what_its_backup_says(
         (training,) = stack.call("GET", "/admin/trainings").json()
         assert training["run_id"] == answer["run_id"]
 
-        second = stack.post(f"/admin/train/{TRAINER}")
-        assert second["version"] == 2
-        assert list_artifacts(stack, second["run_id"])
-        deleted_run = {"MODEL": MODEL, "VERSION": "2", "RUN": second["run_id"], "AGE": "0s", "HOURS": "8760h"}
-        run_documented(stack, deleted_run)
-        assert not list_artifacts(stack, second["run_id"])
-        assert list_artifacts(stack, answer["run_id"])
-        rolled = stack.call("POST", "/admin/roll", {"name": MODEL, "ref": 2})
-        assert rolled.status_code == 404
+        assert stack.post(f"/admin/train/{TRAINER}")["version"] == 2
+        assert count_models(stack) == 2
+        run_documented(stack, {"MODEL": MODEL, "VERSION": "2", "AGE": "0s", "HOURS": "8760h"})
+        assert count_models(stack) == 1
+        gone = stack.call("POST", "/admin/roll", {"name": MODEL, "ref": 2})
+        assert gone.status_code == 404
         assert stack.roll(MODEL, 1)["version"] == 1
