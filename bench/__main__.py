@@ -10,7 +10,7 @@ import sys
 from bench.figures import say
 from scripts.service_commands import ROOT
 
-NAMES = ("switching", "lossless", "overhead", "router", "socket_proxy", "demo")
+NAMES = ("switching", "lossless", "overhead", "router", "socket_proxy", "docker_roll", "demo")
 
 
 def main() -> int:

@@ -56,9 +56,9 @@ class ComposeStack:
     def compose(self, *arguments: str, **settings: str) -> str:
         """With the defaults but for `settings`, whatever a developer's `.env` says."""
         given = ("compose", "--project-directory", str(ROOT), "--env-file", os.devnull)
-        return run_docker(self.docker_host, *given, *arguments, environment=self._variables() | settings)
+        return run_docker(self.docker_host, *given, *arguments, environment=self.variables() | settings)
 
-    def _variables(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         socket = Path(self.docker_host.removeprefix("unix://"))
         return {
             "COMPOSE_PROJECT_NAME": self.project,
