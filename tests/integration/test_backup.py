@@ -117,3 +117,7 @@ def test_a_stack_that_was_wiped_serves_again_what_its_backup_says(house: House, 
     assert house.records() == records
     assert house.call("POST", "/admin/rollback")["version"] == 1
     assert house.call("POST", "/admin/train_then_roll/well")["version"] == 3
+
+    house.succeed(restore, file, "--replace")
+    assert house.call("GET", "/status")["model_version"] == 2
+    assert house.records() == records
