@@ -123,6 +123,11 @@ class ComposeStack:
         found: dict[str, Any] = self.call("GET", "/status").json()
         return found
 
+    def history(self) -> list[str]:
+        """Every training and rollout that is recorded."""
+        listed = [self.call("GET", f"/admin/{kind}").json() for kind in ("trainings", "rollouts")]
+        return [record["id"] for records in listed for record in records]
+
     def predict(self) -> httpx.Response:
         return httpx.post(f"{self.public_url}/invocations", json=ROWS, **PLAIN)
 
