@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import move_on_after
+
 from router.core.errors import (
     AlreadyFinished,
     IdempotencyKeyReused,
     InvalidRequest,
     NothingToRollBackTo,
     RolloutInProgress,
+    RuntimeUnavailable,
     StaleRecord,
 )
 from router.core.images import DefaultImages, choose_images
@@ -23,6 +26,7 @@ from router.registries.base import ModelVersion
 from router.stores.base import Change, Claim
 
 ACTIVE_ROLLOUT = [phase for phase in RolloutPhase if not phase.terminal]
+CHECK_SECONDS = 3.0
 SETTLE_SECONDS = 5.0  # how long a roll waits for one that has switched already to be done with the rest
 
 
@@ -84,6 +88,7 @@ class Commands:
             defaults=DefaultImages(policy.trainer_image, policy.serve_image),
         )
         await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes)
+        await self._require_runtime()
         training_id = context.ids.new("trn")
         now = context.clock.now()
         promise = RollIntent(
@@ -125,6 +130,7 @@ class Commands:
                 f"nothing says which image serves {request.name} version {version.version}",
                 hint="give `serve_image`, or set SERVE_IMAGE for the router",
             )
+        await self._require_runtime()
         try:
             if await self._is_active_already(version, image, traffic):
                 rollout = self._draft_rollout(request, version, image, caller).model_copy(
@@ -197,7 +203,12 @@ class Commands:
         wait_ready_seconds: float | None = None,
         serve_image: str | None = None,
     ) -> str:
-        """The rollout's id. Pushes a running rollout aside; whatever that has switched is switched back."""
+        """The rollout's id. Pushes a running rollout aside; whatever that has switched is switched back.
+
+        To a warm server, too, only while the runtime answers: whether it runs, and what becomes of it once
+        users have it, cannot be seen otherwise.
+        """
+        await self._require_runtime()
         while True:
             try:
                 return await self._try_roll_back(caller, endpoint, wait_ready_seconds, serve_image)
@@ -289,6 +300,18 @@ class Commands:
                 return
             except StaleRecord:
                 continue
+
+    async def _require_runtime(self) -> None:
+        """Work that could not begin is refused, so that nobody waits for it; what has begun waits."""
+        reason = f"the runtime does not answer within {CHECK_SECONDS:g} s"
+        hint = None
+        with move_on_after(CHECK_SECONDS):
+            try:
+                await self._context.runtime.check()
+                return
+            except RuntimeUnavailable as error:
+                reason, hint = error.message, error.hint
+        raise RuntimeUnavailable(f"{reason}; nothing was started, and what serves goes on", hint=hint)
 
     async def _record(self, record: Training | Rollout, text: str, caller: Caller, *also: Change) -> str:
         """Write the intent and start the work. If the key was used meanwhile: the id of what that made."""

@@ -111,8 +111,8 @@ class ComposeStack:
 
     # --- what a test asks -------------------------------------------------------------------------
 
-    def call(self, method: str, path: str, body: object = None) -> httpx.Response:
-        return httpx.request(method, f"{self.router_url}{path}", json=body, **PLAIN)
+    def call(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
+        return httpx.request(method, f"{self.router_url}{path}", json=body, **PLAIN, **options)
 
     def post(self, path: str, body: object = None) -> dict[str, Any]:
         answer = self.call("POST", path, body if body is not None else {})
@@ -127,14 +127,19 @@ class ComposeStack:
         found: dict[str, Any] = self.call("GET", "/status").json()
         return found
 
+    def history(self) -> list[str]:
+        """Every training and rollout that is recorded."""
+        listed = [self.call("GET", f"/admin/{kind}").json() for kind in ("trainings", "rollouts")]
+        return [record["id"] for records in listed for record in records]
+
     def predict(self) -> httpx.Response:
         return httpx.post(f"{self.public_url}/invocations", json=ROWS, **PLAIN)
 
     def is_ready(self) -> bool:
         return self.call("GET", "/readyz").status_code == 200
 
-    def wait_for(self, holds: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
+    def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
         while not self._holds(holds):
             if time.monotonic() > deadline:
                 log = self.compose("logs", "--tail", "60", "router")
