@@ -1,5 +1,5 @@
 # Each target is one script, for people and for CI alike; the scripts say more and take options.
-.PHONY: demo up down test lint bench
+.PHONY: demo up down backup test lint bench
 
 demo:
 	@scripts/demo
@@ -9,6 +9,9 @@ up:
 
 down:
 	@scripts/down
+
+backup:
+	@scripts/backup
 
 test:
 	@scripts/test

@@ -10,7 +10,17 @@ import sys
 from bench.figures import say
 from scripts.service_commands import ROOT
 
-NAMES = ("switching", "lossless", "endpoints", "overhead", "router", "socket_proxy", "judge", "demo")
+NAMES = (
+    "switching",
+    "lossless",
+    "endpoints",
+    "overhead",
+    "router",
+    "socket_proxy",
+    "docker_roll",
+    "judge",
+    "demo",
+)
 
 
 def main() -> int:

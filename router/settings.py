@@ -254,6 +254,9 @@ class Settings(BaseSettings):
     proxy_public_port: Port = 9000
     """Port on which users reach the models."""
 
+    proxy_listen_host: Host | None = None
+    """Address on which Caddy listens on PROXY_PUBLIC_PORT. By default on all."""
+
     proxy_idle_port: Port = 9001
     """Port on 127.0.0.1 on which Caddy answers itself that no model is serving yet."""
 

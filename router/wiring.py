@@ -78,7 +78,7 @@ def build_runtime(settings: Settings) -> Runtime:
 
 def build_proxy(settings: Settings) -> Proxy:
     layout = CaddyLayout(
-        public_listen=f":{settings.proxy_public_port}",
+        public_listen=f"{settings.proxy_listen_host or ''}:{settings.proxy_public_port}",
         idle_address=f"127.0.0.1:{settings.proxy_idle_port}",
         admin_socket=settings.proxy_admin_url,
         access_log=settings.access_log_path,

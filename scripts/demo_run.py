@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 
 from scripts.compose_stack import ComposeStack
-from scripts.stack import Stack, StackError
+from scripts.stack import Stack
+from scripts.stack_error import StackError
 
 AnyStack = Stack | ComposeStack
 

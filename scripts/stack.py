@@ -20,15 +20,12 @@ from scripts.service_commands import (
     mlflow_command,
     mlflow_environment,
 )
+from scripts.stack_error import StackError
 
 START_SECONDS = 120  # MLflow imports and makes its database; a busy machine takes its time
 STOP_SECONDS = 20
 POLL_SECONDS = 0.1
 LOCK = "lock"
-
-
-class StackError(Exception):
-    """Its text tells a person what failed and what to do."""
 
 
 @dataclass(frozen=True)

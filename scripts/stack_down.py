@@ -2,13 +2,18 @@
 
 import shutil
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 
 from router.core.errors import SwitchyardError
+from router.core.workload import WorkloadState
+from router.runtimes.base import Runtime
 from router.settings import Settings
 from router.wiring import build_runtime
-from scripts.stack import LOCK, Stack, StackError
+from scripts.stack import LOCK, Stack
+from scripts.stack_error import StackError
 
 SERVER_GRACE_SECONDS = 10
 
@@ -63,15 +68,22 @@ def report(name: str, stopped: bool) -> None:
 
 async def stop_workloads(stack: Stack) -> None:
     """Servers and trainers outlive the router on purpose, so they are ended through their runtime."""
-    runtime = build_runtime(Settings.load(stack.router().environment))
-    await runtime.start()
-    running = [state for state in await runtime.list_owned() if state.running]
-    async with anyio.create_task_group() as group:
+    async with find_workloads(stack) as (runtime, running), anyio.create_task_group() as group:
         for state in running:
             group.start_soon(runtime.stop, state.owner, SERVER_GRACE_SECONDS)
-    await runtime.close()
     for state in running:
         report(f"{state.role} {state.name}", stopped=True)
+
+
+@asynccontextmanager
+async def find_workloads(stack: Stack) -> AsyncIterator[tuple[Runtime, list[WorkloadState]]]:
+    """Those that run, and what runs them."""
+    runtime = build_runtime(Settings.load(stack.router().environment))
+    await runtime.start()
+    try:
+        yield runtime, [state for state in await runtime.list_owned() if state.running]
+    finally:
+        await runtime.close()
 
 
 if __name__ == "__main__":

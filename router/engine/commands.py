@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import move_on_after
+
 from router.core.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     RolloutInProgress,
+    RuntimeUnavailable,
     StaleRecord,
     UnknownTrainer,
 )
@@ -26,6 +29,7 @@ from router.engine.steering import cut_bake_short
 from router.registries.base import ModelVersion
 from router.stores.base import Change, Claim
 
+CHECK_SECONDS = 3.0
 SETTLE_SECONDS = 5.0  # how long a roll waits for one that has switched already to be done with the rest
 
 
@@ -95,6 +99,7 @@ class Commands:
         endpoint = request.endpoint or spec.endpoint or DEFAULT_ENDPOINT
         if request.then_roll:
             await require_open(context, endpoint)
+        await self._require_runtime()
         training_id = context.ids.new("trn")
         now = context.clock.now()
         promise = RollIntent(
@@ -139,6 +144,7 @@ class Commands:
                 f"nothing says which image serves {request.name} version {version.version}",
                 hint="give `serve_image`, or set SERVE_IMAGE for the router",
             )
+        await self._require_runtime()
         try:
             while True:
                 try:
@@ -236,8 +242,13 @@ class Commands:
         serve_image: str | None = None,
         reason: str | None = None,
     ) -> str:
-        """The rollout's id. Pushes a running rollout aside; whatever that has switched is switched back."""
+        """The rollout's id. Pushes a running rollout aside; whatever that has switched is switched back.
+
+        To a warm server, too, only while the runtime answers: whether it runs, and what becomes of it once
+        users have it, cannot be seen otherwise.
+        """
         await require_open(self._context, endpoint)
+        await self._require_runtime()
         wanted = RollbackRequest(endpoint, caller.name, wait_ready_seconds, serve_image, reason)
         while True:
             try:
@@ -246,6 +257,18 @@ class Commands:
                     return await self._record(rollout, f"rollback to {rollout.model_uri}", caller, *aside)
             except (StaleRecord, RolloutInProgress):  # one has moved or begun meanwhile: look again
                 continue
+
+    async def _require_runtime(self) -> None:
+        """Work that could not begin is refused, so that nobody waits for it; what has begun waits."""
+        reason = f"the runtime does not answer within {CHECK_SECONDS:g} s"
+        hint = None
+        with move_on_after(CHECK_SECONDS):
+            try:
+                await self._context.runtime.check()
+                return
+            except RuntimeUnavailable as error:
+                reason, hint = error.message, error.hint
+        raise RuntimeUnavailable(f"{reason}; nothing was started, and what serves goes on", hint=hint)
 
     async def _record(self, record: Training | Rollout, text: str, caller: Caller, *also: Change) -> str:
         """Write the intent and start the work. If the key was used meanwhile: the id of what that made."""

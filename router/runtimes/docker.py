@@ -17,7 +17,7 @@ from router.core.errors import LaunchFailed, RuntimeUnavailable, StorageFull
 from router.core.specs import Resources
 from router.core.workload import WorkloadState
 from router.runtimes.base import EndCallback, Image, Usage, Workload
-from router.runtimes.docker_client import DockerClient, Refused
+from router.runtimes.docker_client import Call, DockerClient, Refused
 from router.runtimes.docker_containers import Container, Containers
 from router.runtimes.docker_create import Placement, make_body, refuse_unsupported
 from router.runtimes.docker_events import Watch
@@ -25,6 +25,7 @@ from router.runtimes.docker_images import FULL, Images
 from router.runtimes.docker_logs import read_tail
 from router.runtimes.docker_usage import read_usage
 
+CHECK_SECONDS = 2.0  # a thread that waits cannot be called back, and a person waits for it
 KILL_SECONDS = 10.0  # until an end that was ordered and not heard of is looked up
 
 log = structlog.get_logger()
@@ -53,7 +54,9 @@ class DockerRuntime:
         self._client.close()
 
     async def check(self) -> None:
-        await self._client.call("GET", "/version")
+        await self._client.consume(
+            Call("GET", "/_ping", seconds=CHECK_SECONDS), lambda answer: answer.content
+        )
 
     async def resolve_image(self, reference: str) -> Image:
         return await self._images.resolve(reference)

@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -49,6 +49,7 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: object = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = ANSWER_SECONDS  # None: its answer has no end
 
 
 class DockerClient:
@@ -68,7 +69,7 @@ class DockerClient:
         """`reader` reads the answer, as it comes, in a thread."""
 
         def work() -> T:
-            with self._translated(), self._open(call, ANSWER_SECONDS) as response:
+            with self._translated(), self._open(call) as response:
                 return reader(response)
 
         return await to_thread.run_sync(work, limiter=self._limiter)
@@ -78,7 +79,7 @@ class DockerClient:
 
         def work() -> Lines:
             with self._translated():
-                return Lines(self._open(call, None), self._translated)
+                return Lines(self._open(replace(call, seconds=None)), self._translated)
 
         return await to_thread.run_sync(work, limiter=self._limiter)
 
@@ -106,7 +107,7 @@ class DockerClient:
                 self._connection = connect(self._address, CALLS_AT_ONCE + 2, timeout)
             return self._connection
 
-    def _open(self, call: Call, answer_seconds: float | None) -> Response:
+    def _open(self, call: Call) -> Response:
         connection, version = self._connect()
         response = connection.request(
             call.method,
@@ -116,7 +117,7 @@ class DockerClient:
             headers=call.headers,
             stream=True,
             allow_redirects=False,
-            timeout=(CONNECT_SECONDS, answer_seconds),
+            timeout=(min(CONNECT_SECONDS, call.seconds or CONNECT_SECONDS), call.seconds),
         )
         if response.status_code < 300 or response.status_code == 304:  # 304: it is so already
             return response

@@ -12,15 +12,10 @@ from socket_proxy.settings import PREFIX, Settings
 
 
 class Server(uvicorn.Server):
-    """Ends the open streams when it is told to stop; the router follows events for as long as it runs."""
-
-    def __init__(self, config: uvicorn.Config, proxy: SocketProxy) -> None:
-        super().__init__(config)
-        self._proxy = proxy
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Open streams end with it: the router follows events for as long as it runs."""
         super().handle_exit(sig, frame)
-        self._proxy.end_streams()
+        self.config.app.end_streams()  # type: ignore[union-attr]
 
 
 def main() -> int:
@@ -32,9 +27,8 @@ def main() -> int:
         return 2
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    proxy = SocketProxy(settings)
     config = uvicorn.Config(
-        proxy,
+        SocketProxy(settings),
         host=settings.host,
         port=settings.port,
         http="h11",
@@ -48,7 +42,7 @@ def main() -> int:
         timeout_keep_alive=75,  # longer than clients keep a connection that they do not use
         timeout_graceful_shutdown=5,
     )
-    Server(config, proxy).run()
+    Server(config).run()
     return 0
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 import httpx
@@ -13,7 +14,7 @@ from socket_proxy.exchange import Exchange, Receive, Send
 from socket_proxy.images import Reference, is_allowed, is_image_id, read_reference
 from socket_proxy.rebuild import INSTANCE_LABEL, OWNER_LABEL, read_creation, rebuild
 from socket_proxy.refusal import Refused
-from socket_proxy.settings import Settings
+from socket_proxy.settings import PREFIX, Settings
 from socket_proxy.strict_json import parse_strictly
 from socket_proxy.target import Call, Kind, narrow_filters, read_target
 
@@ -28,7 +29,7 @@ class SocketProxy:
         self._settings = settings
         self._docker = Docker(settings.docker_socket)
         self._label = f"{INSTANCE_LABEL}={settings.instance}"
-        self._open: set[anyio.CancelScope] = set()
+        self._open: WeakSet[anyio.CancelScope] = WeakSet()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -39,10 +40,7 @@ class SocketProxy:
             body = await exchange.read_body() if creating else b""
             async with exchange.ending_with_client() as cancel_scope:
                 self._open.add(cancel_scope)
-                try:
-                    await self._carry_out(exchange, call, body)
-                finally:
-                    self._open.discard(cancel_scope)
+                await self._carry_out(exchange, call, body)
         except Refused as refused:
             log.warning("refused %s: %s", exchange, refused.reason)
             await exchange.refuse(refused.status, refused.reason)
@@ -57,9 +55,7 @@ class SocketProxy:
             cancel_scope.cancel()
 
     async def _carry_out(self, exchange: Exchange, call: Call, body: bytes) -> None:
-        path, query = call.path, call.query
-        headers: dict[str, str] = {}
-        creation = None
+        path, query, headers, creation = call.path, call.query, {}, None
         match call.rule.kind:
             case Kind.PLAIN:
                 pass
@@ -72,14 +68,15 @@ class SocketProxy:
                 path = f"/images/{await self._allow_image(call, call.named['image'])}/json"
             case Kind.PULL:
                 query = self._rebuild_pull(call)
-                if "x-registry-auth" in exchange.headers:
-                    headers["x-registry-auth"] = exchange.headers["x-registry-auth"]
+                headers = {
+                    name: exchange.headers[name] for name in {"x-registry-auth"} & set(exchange.headers)
+                }
             case Kind.CREATION:
                 asked = read_creation(parse_strictly(body))
                 image = await self._allow_image(call, asked.Image)
                 creation = rebuild(asked, call.query.get("name", ""), image, self._settings)
-                headers["content-type"] = "application/json"
-        async with self._docker.open(exchange.method, call.target(path, query), headers, creation) as answer:
+        target = call.target(path, query)
+        async with self._docker.stream(exchange.method, target, headers=headers, json=creation) as answer:
             if answer.status_code < httpx.codes.OK:
                 raise Refused("Docker has switched protocols", 502)
             if exchange.method not in ("GET", "HEAD"):
@@ -102,7 +99,11 @@ class SocketProxy:
         found = await self._docker.fetch(call.target(f"/images/{text}/json", {}))
         names = [*(found.get("RepoTags") or []), *(found.get("RepoDigests") or [])]
         if not any(is_allowed(name, self._settings.images) for name in names):
-            await self._find_running(call, str(found["Id"]))
+            # It may go on when its tag has moved to another: a server that has died is replaced.
+            query = {"all": "1", "filters": json.dumps({"label": [self._label]})}
+            containers = await self._docker.fetch(call.target("/containers/json", query))
+            if not any(container["ImageID"] == found["Id"] for container in containers):
+                raise Refused(NOT_ALLOWED)
         return str(found["Id"])
 
     def _allow_reference(self, text: str) -> Reference:
@@ -110,16 +111,11 @@ class SocketProxy:
             raise Refused(NOT_ALLOWED)
         return read_reference(text)
 
-    async def _find_running(self, call: Call, image_id: str) -> None:
-        """An image may go on when its tag has moved to another: a server that has died is replaced."""
-        query = {"all": "1", "filters": json.dumps({"label": [self._label]})}
-        containers = await self._docker.fetch(call.target("/containers/json", query))
-        if not any(container["ImageID"] == image_id for container in containers):
-            raise Refused(NOT_ALLOWED)
-
     def _rebuild_pull(self, call: Call) -> dict[str, str]:
         """One tag or digest: without a tag Docker would pull all of them."""
         name, tag = call.query.get("fromImage", ""), call.query.get("tag", "")
         separator = "@" if is_image_id(tag) else ":"
         reference = self._allow_reference(f"{name}{separator}{tag}" if tag else name)
+        if not is_allowed(str(reference), self._settings.pulls):
+            raise Refused(f"{PREFIX}PULLS does not allow this image to be pulled")
         return {"fromImage": reference.name, "tag": reference.version}

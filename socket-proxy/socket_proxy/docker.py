@@ -1,8 +1,5 @@
 """Docker's side: one client on the socket. Requests are written anew; answers pass through as they come."""
 
-import json
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -15,26 +12,16 @@ LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=16)
 HEADERS = {"accept-encoding": "identity", "user-agent": "switchyard-socket-proxy"}
 
 
-class Docker:
+class Docker(httpx.AsyncClient):
     """Every call raises httpx.TransportError where Docker does not answer."""
 
     def __init__(self, socket: str) -> None:
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=socket, limits=LIMITS),
-            base_url="http://docker",
-            headers=HEADERS,
-            timeout=TIMEOUT,
-        )
+        transport = httpx.AsyncHTTPTransport(uds=socket, limits=LIMITS)
+        super().__init__(transport=transport, base_url="http://docker", headers=HEADERS, timeout=TIMEOUT)
 
     async def fetch(self, target: str) -> Any:
         """The JSON of a short answer. Raises Refused with Docker's own status and message."""
-        answer = await self._client.get(target)
+        answer = await self.get(target)
         if answer.status_code != httpx.codes.OK:
             raise Refused(str(answer.json().get("message")), answer.status_code)
         return answer.json()
-
-    def open(
-        self, method: str, target: str, headers: Mapping[str, str], body: Mapping[str, Any] | None
-    ) -> AbstractAsyncContextManager[httpx.Response]:
-        content = None if body is None else json.dumps(body).encode()
-        return self._client.stream(method, target, headers=headers, content=content)

@@ -11,6 +11,7 @@ import anyio
 from socket_proxy.refusal import Refused, show
 
 MAX_BODY = 64 * 1024
+TOO_LARGE = f"the body is larger than {MAX_BODY} bytes"
 BODY_SECONDS = 10.0
 
 Message = Mapping[str, Any]
@@ -44,7 +45,7 @@ class Exchange:
         if with_body and self.headers.get("content-type") != "application/json":
             raise Refused("the body must be application/json", 400)
         if int(length) > MAX_BODY:  # h11 has checked that it is a number
-            raise Refused(f"the body is larger than {MAX_BODY} bytes", 413)
+            raise Refused(TOO_LARGE, 413)
 
     async def read_body(self) -> bytes:
         """All of it, counted, however it is sent."""
@@ -54,7 +55,7 @@ class Exchange:
                 message = await self._receive()
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY:
-                    raise Refused(f"the body is larger than {MAX_BODY} bytes", 413)
+                    raise Refused(TOO_LARGE, 413)
                 if message["type"] == "http.disconnect":
                     raise Refused("the body has ended early", 400)
                 if not message["more_body"]:

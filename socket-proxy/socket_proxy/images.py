@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from socket_proxy.refusal import Refused, show
 
@@ -14,17 +14,12 @@ _REFERENCE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     name: str
     version: str  # a tag or a digest, never neither: Docker may take a bare name for the start of an image id
 
-    @property
-    def by_digest(self) -> bool:
-        return self.version.startswith("sha256:")
-
     def __str__(self) -> str:
-        return f"{self.name}{'@' if self.by_digest else ':'}{self.version}"
+        return f"{self.name}{'@' if is_image_id(self.version) else ':'}{self.version}"
 
 
 def is_image_id(text: str) -> bool:
@@ -45,10 +40,9 @@ def is_allowed(text: str, patterns: Iterable[str]) -> bool:
     except Refused:
         return False
     for pattern in patterns:
-        name, colon, tag = pattern.rpartition(":")
-        if not colon or "/" in tag:  # that colon was a port's
-            name, tag = pattern, ""
-        if _matches(reference.name, name) and (not tag or _matches(reference.version, tag)):
+        # Its last colon is a tag's, unless a slash follows: then it is a port's.
+        name, tag = re.fullmatch(r"(.*?)(?::([^/:]*))?", pattern).groups()  # type: ignore[union-attr]
+        if _matches(reference.name, name) and (tag is None or _matches(reference.version, tag)):
             return True
     return False
 

@@ -25,8 +25,6 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*=[^\x00\r\n]*
 LabelName = Annotated[str, Field(pattern=r"^switchyard\.[a-z0-9_.-]{1,100}$")]
 VolumeName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,200}$")]
 Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$", max_length=512)]
-TmpOptions = Annotated[str, Field(pattern=r"^(size=[1-9][0-9]{0,11}[kmg]?)?$")]
-DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 
 
 class Allowed(BaseModel):
@@ -41,11 +39,8 @@ class Mount(Allowed):
 
 
 class GpuRequest(Allowed):
-    Driver: Literal[""] = ""
-    Count: Annotated[int, Field(ge=-1, le=64)] = 0
-    DeviceIDs: list[DeviceId] = Field([], max_length=64)
+    Count: Literal[-1] | Positive  # -1: all
     Capabilities: list[list[Literal["gpu"]]] = Field(min_length=1, max_length=1)
-    Options: dict[str, str] = Field({}, max_length=0)
 
 
 class Rotation(Allowed):
@@ -58,11 +53,6 @@ class Log(Allowed):
     config: Rotation = Field(Rotation(), alias="Config")  # pydantic keeps the capital for itself
 
 
-class Restart(Allowed):
-    Name: Literal["", "no"]
-    MaximumRetryCount: Literal[0] = 0
-
-
 class Host(Allowed):
     NetworkMode: str | None = None
     Memory: Positive | None = None
@@ -70,31 +60,9 @@ class Host(Allowed):
     NanoCpus: Positive | None = None
     PidsLimit: Positive | None = None
     Mounts: list[Mount] = Field([], max_length=16)
-    Tmpfs: dict[Literal["/tmp"], TmpOptions] = {}
     DeviceRequests: list[GpuRequest] = Field([], max_length=1)
     LogConfig: Log = Log()
-    ReadonlyRootfs: bool = False
-    # May be said, but only as it will be anyway.
-    Privileged: No = False
-    AutoRemove: No = False
     Init: Literal[True] = True
-    CapDrop: list[Literal["ALL"]] = []
-    SecurityOpt: list[Literal["no-new-privileges", "no-new-privileges:true"]] = []
-    RestartPolicy: Restart | None = None
-
-
-class Endpoint(Allowed):
-    Aliases: list[str] = []
-
-
-class Networking(Allowed):
-    EndpointsConfig: dict[str, Endpoint | None] = {}
-
-
-def read_networking(value: object) -> object:
-    """Docker's SDK leaves a level out, `{NETWORK: null}`, which Docker then passes over."""
-    without = isinstance(value, dict) and value and "EndpointsConfig" not in value
-    return {"EndpointsConfig": value} if without else value
 
 
 class Creation(Allowed):
@@ -102,7 +70,7 @@ class Creation(Allowed):
     Env: list[Variable] = []
     Labels: dict[LabelName, PlainText]
     HostConfig: Host = Host()
-    NetworkingConfig: Annotated[Networking, BeforeValidator(read_networking)] = Networking()
+    NetworkingConfig: dict[str, Any] = {}  # compared as a whole
     # Docker's SDK sends these with every container.
     Tty: No = False
     OpenStdin: No = False
@@ -129,17 +97,17 @@ def rebuild(asked: Creation, name: str, image: str, settings: Settings) -> dict[
         raise Refused(f"name: must be a container's name, and match {settings.name_pattern.pattern}")
     labels = _rebuild_labels(asked.Labels, settings)
     network = settings.trainer_network if labels[ROLE_LABEL] == "trainer" else settings.server_network
-    for asked_network, endpoint in asked.NetworkingConfig.EndpointsConfig.items():
-        if asked_network != network:
-            raise Refused(f"NetworkingConfig: the network of this role is {network}")
-        if endpoint is not None and not set(endpoint.Aliases) <= {name}:
-            raise Refused("NetworkingConfig: an alias other than the container's name")
+    endpoints = {network: {"Aliases": [name]}}
+    # Docker's SDK leaves a level out, which Docker then passes over.
+    same: list[dict[str, Any]] = [{}, {network: None}, endpoints]
+    if not any(asked.NetworkingConfig in (each, {"EndpointsConfig": each}) for each in same):
+        raise Refused(f"NetworkingConfig: the network of this role is {network}, under the container's name")
     return {
         "Image": image,
         "Env": asked.Env,
         "Labels": labels,
         "HostConfig": _rebuild_host(asked.HostConfig, network, settings),
-        "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": [name]}}},
+        "NetworkingConfig": {"EndpointsConfig": endpoints},
     }
 
 
@@ -161,7 +129,6 @@ def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, An
         raise Refused("HostConfig.MemorySwap: must be as Memory, which is no swap")
     if asked.DeviceRequests and not settings.allow_gpus:
         raise Refused("HostConfig.DeviceRequests: GPUs are not allowed here")
-    read_only = asked.ReadonlyRootfs or settings.read_only_root
     rotation = asked.LogConfig.config
     max_size = _limit("LogConfig", rotation.max_size, settings.log_max_size)
     max_file = _limit("LogConfig", rotation.max_file, settings.log_max_files)
@@ -172,10 +139,10 @@ def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, An
         "NanoCpus": _limit("NanoCpus", asked.NanoCpus, settings.max_cpus * 10**9),
         "PidsLimit": _limit("PidsLimit", asked.PidsLimit, settings.max_pids),
         "Mounts": [_rebuild_mount(mount, settings) for mount in asked.Mounts],
-        "Tmpfs": _rebuild_tmpfs(asked, read_only, settings),
-        "DeviceRequests": [_rebuild_gpus(request) for request in asked.DeviceRequests],
+        "Tmpfs": {"/tmp": f"rw,nosuid,nodev,size={settings.tmp_size}"} if settings.read_only_root else {},
+        "DeviceRequests": [{"Count": gpus.Count, "Capabilities": [["gpu"]]} for gpus in asked.DeviceRequests],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": str(max_size), "max-file": str(max_file)}},
-        "ReadonlyRootfs": read_only,
+        "ReadonlyRootfs": settings.read_only_root,
         "Privileged": False,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
@@ -197,20 +164,6 @@ def _rebuild_mount(asked: Mount, settings: Settings) -> dict[str, Any]:
     forbidden = any(fnmatchcase(asked.Source, pattern) for pattern in settings.forbidden_volumes)
     if forbidden or not asked.Source.startswith(settings.volume_prefix):
         raise Refused(f"HostConfig.Mounts: the volume {show(asked.Source)} is not one for data")
-    options = {"NoCopy": True}  # else the image's files would be written into an empty volume
-    place = {"Source": asked.Source, "Target": asked.Target}
-    return {"Type": "volume", **place, "ReadOnly": True, "VolumeOptions": options}
-
-
-def _rebuild_tmpfs(asked: Host, read_only: bool, settings: Settings) -> dict[str, str]:
-    if not asked.Tmpfs and not read_only:
-        return {}
-    size = "".join(asked.Tmpfs.values()) or f"size={settings.tmp_size}"
-    return {"/tmp": f"rw,nosuid,nodev,{size}"}
-
-
-def _rebuild_gpus(asked: GpuRequest) -> dict[str, Any]:
-    if bool(asked.Count) == bool(asked.DeviceIDs):
-        raise Refused("HostConfig.DeviceRequests: either Count or DeviceIDs")
-    which = {"Count": asked.Count, "DeviceIDs": asked.DeviceIDs}
-    return {"Driver": "", **which, "Capabilities": [["gpu"]], "Options": {}}
+    # NoCopy: else the image's files would be written into an empty volume.
+    fixed = {"Type": "volume", "ReadOnly": True, "VolumeOptions": {"NoCopy": True}}
+    return {**fixed, "Source": asked.Source, "Target": asked.Target}

@@ -1,6 +1,6 @@
 """Everything that the environment says to the proxy: `SOCKET_PROXY_` and a field's name in capitals.
 
-An empty variable counts as unset; an unknown one ends the start. The text of a field is its documentation.
+An empty variable counts as unset; an unknown one ends the start. The text below a field is its documentation.
 """
 
 import os
@@ -34,70 +34,63 @@ def check_network(value: str) -> str:
     return value
 
 
-NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
-Names = Annotated[tuple[str, ...], BeforeValidator(split_list)]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")]
+NetworkName = Annotated[Name, AfterValidator(check_network)]
+ImagePattern = Annotated[
+    str, Field(pattern=r"^[a-z0-9*][a-z0-9._*/-]*(:[0-9]+/[a-z0-9._*/-]+)?(:[\w.*-]+)?$")
+]
+ImagePatterns = Annotated[tuple[ImagePattern, ...], BeforeValidator(split_list)]
 Size = Annotated[int, BeforeValidator(read_size), Field(ge=1024)]
-NetworkName = Annotated[str, Field(pattern=NAME), AfterValidator(check_network)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on; in the image `0.0.0.0`.")
-    port: int = Field(2375, ge=1, le=65535, description="Port to listen on.")
-    docker_socket: str = Field("/var/run/docker.sock", description="Docker's socket.")
-    instance: str = Field(
-        "switchyard",
-        pattern=NAME,
-        description="Which installation this is; the label that tells its containers from all others.",
+    host: str = "127.0.0.1"
+    """Address to listen on; in the image `0.0.0.0`."""
+    port: int = Field(2375, ge=1, le=65535)
+    """Port to listen on."""
+    docker_socket: str = "/var/run/docker.sock"
+    """Docker's socket."""
+    instance: Name = "switchyard"
+    """Which installation this is; the label that tells its containers from all others."""
+    images: ImagePatterns = ()
+    """Images that may be run and inspected, as `NAME` (any tag or digest) or `NAME:TAG`; `*` stands for
+    anything but `/` and `:`. None by default."""
+    pulls: ImagePatterns = ()
+    """Those of them that may be pulled. A name without a registry is Docker Hub's, where anybody may have
+    taken it. None by default."""
+    name_pattern: re.Pattern[str] = re.compile(r".+-[0-9a-f]{8}")
+    """Regular expression for the whole name of a container. By default it must end as the router's names do,
+    so that none takes the name of a service."""
+    trainer_network: NetworkName = "switchyard-trainers"
+    """Network of containers with the role `trainer`."""
+    server_network: NetworkName = "switchyard-servers"
+    """Network of containers with the role `server`."""
+    volume_prefix: Name = "switchyard-data-"
+    """What the name of a volume must begin with to be mounted, always read-only."""
+    forbidden_volumes: Annotated[tuple[str, ...], BeforeValidator(split_list)] = (
+        *("*state*", "*slots*", "*admin*", "*caddy*", "*mlflow*"),
     )
-    images: Names = Field(
-        (),
-        description="Images that may be run, inspected and pulled, as `NAME` (any tag or digest) or"
-        " `NAME:TAG`; `*` stands for anything but `/` and `:`. None by default.",
-    )
-    name_pattern: re.Pattern[str] = Field(
-        re.compile(r".+-[0-9a-f]{8}"),
-        description="Regular expression for the whole name of a container. By default it must end as the"
-        " router's names do, so that none takes the name of a service.",
-    )
-    trainer_network: NetworkName = Field(
-        "switchyard-trainers", description="Network of containers with the role `trainer`."
-    )
-    server_network: NetworkName = Field(
-        "switchyard-servers", description="Network of containers with the role `server`."
-    )
-    volume_prefix: str = Field(
-        "switchyard-data-",
-        pattern=NAME,
-        description="What the name of a volume must begin with to be mounted, always read-only.",
-    )
-    forbidden_volumes: Names = Field(
-        ("*state*", "*slots*", "*admin*", "*caddy*", "*mlflow*"),
-        description="Volumes that are never mounted, whatever the prefix; `*` stands for anything.",
-    )
-    allow_gpus: bool = Field(False, description="Whether containers may ask for GPUs.")
-    read_only_root: bool = Field(
-        False, description="Whether every container's root filesystem is read-only, asked for or not."
-    )
-    max_memory: Size = Field(
-        default_factory=measure_memory,
-        description="Memory of a container, at most and if it asks for none; `512m`, `2g`. By default three"
-        " quarters of the machine's.",
-    )
-    max_cpus: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
-        ge=1,
-        description="CPUs of a container, at most and if it asks for none. By default all.",
-    )
-    max_pids: int = Field(
-        1024, ge=1, description="Processes and threads of a container, at most and if it asks for none."
-    )
-    tmp_size: Size = Field(
-        64 * 1024**2, description="Size of `/tmp` in memory, for a read-only root that asks for no other."
-    )
-    log_max_size: Size = Field(10 * 1024**2, description="Size at which a container's log is rotated.")
-    log_max_files: int = Field(3, ge=1, description="Files that are kept of a container's log.")
+    """Volumes that are never mounted, whatever the prefix; `*` stands for anything."""
+    allow_gpus: bool = False
+    """Whether containers may ask for GPUs."""
+    read_only_root: bool = False
+    """Whether every container's root filesystem is read-only."""
+    max_memory: Size = Field(default_factory=measure_memory)
+    """Memory of a container, at most and if it asks for none; `512m`, `2g`. By default three quarters of the
+    machine's."""
+    max_cpus: Count = Field(default_factory=lambda: os.cpu_count() or 1)
+    """CPUs of a container, at most and if it asks for none. By default all."""
+    max_pids: Count = 1024
+    """Processes and threads of a container, at most and if it asks for none."""
+    tmp_size: Size = 64 * 1024**2
+    """Size of `/tmp` in memory, beside a read-only root."""
+    log_max_size: Size = 10 * 1024**2
+    """Size at which a container's log is rotated."""
+    log_max_files: Count = 3
+    """Files that are kept of a container's log."""
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Self:

@@ -7,8 +7,9 @@ its own letters is refused first.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum, auto
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from socket_proxy.refusal import Refused, show
@@ -34,12 +35,11 @@ class Kind(Enum):
     CREATION = auto()
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     kind: Kind
     method: str
     path: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = MappingProxyType({})
 
 
 LIST = {"all": BOOL, "limit": "-1|[0-9]{1,9}", "size": NO, "trunc_cmd": BOOL, "filters": ANY}
@@ -71,8 +71,7 @@ FILTERS = {
 }
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     rule: Rule
     version: str  # `/v1.41`, or empty
     path: str  # behind the version

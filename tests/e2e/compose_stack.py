@@ -12,12 +12,13 @@ from typing import Any
 
 import httpx
 
-from scripts.demo_run import ROWS
+from scripts.demo_run import ROWS, TRAINER
 from scripts.service_commands import ROOT
 from tests.services.engine import run_docker
 from tests.services.ports import find_free_port
 
-BUILT = ("router", "mlflow", "socket-proxy")  # under the project's name, so they go with it
+MODEL_IMAGES = (f"trainer-{TRAINER}", f"server-{TRAINER}")
+BUILT = ("router", "mlflow", "socket-proxy", *MODEL_IMAGES)  # under the project's name, so they go with it
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.1
 PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 180}
@@ -52,24 +53,28 @@ class ComposeStack:
     def docker(self, *arguments: str) -> str:
         return run_docker(self.docker_host, *arguments)
 
-    def compose(self, *arguments: str) -> str:
-        """With the defaults, whatever a developer's `.env` says."""
+    def compose(self, *arguments: str, **settings: str) -> str:
+        """With the defaults but for `settings`, whatever a developer's `.env` says."""
         given = ("compose", "--project-directory", str(ROOT), "--env-file", os.devnull)
-        return run_docker(self.docker_host, *given, *arguments, environment=self._variables())
+        return run_docker(self.docker_host, *given, *arguments, environment=self.variables() | settings)
 
-    def _variables(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         socket = Path(self.docker_host.removeprefix("unix://"))
         return {
             "COMPOSE_PROJECT_NAME": self.project,
+            "ROLLOUT_BAKE_SEC": "0",
             "ROUTER_PORT": str(self.router_port),
             "PROXY_PUBLIC_PORT": str(self.public_port),
             "MLFLOW_SERVICE_PORT": str(self.mlflow_port),
             "DOCKER_SOCKET": str(socket),
             "DOCKER_GROUP": str(socket.stat().st_gid),
+            "READ_ONLY_WORKLOADS": "true",  # the stricter way; the demo's test has the default
         }
 
     def start(self) -> None:
         self.compose("--profile", "models", "build")
+        for name in MODEL_IMAGES:  # other checkouts use these names, too
+            self.docker("tag", f"switchyard/{name}", f"{self.project}/{name}")
         self.compose("up", "--detach", "--wait", "--no-build")
 
     def close(self) -> None:
@@ -99,16 +104,16 @@ class ComposeStack:
     def container(self, service: str) -> str:
         return self.compose("ps", "--all", "--quiet", service)
 
-    def gateway(self, network: str) -> str:
-        """The host's address in a network of the stack."""
-        return self.docker(
-            "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", f"{self.project}{network}"
-        )
+    def gateways(self) -> set[str]:
+        """The addresses that Docker sets aside for the host in the stack's networks, used or not."""
+        ours = ("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
+        asked = ("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+        return set(self.docker(*asked, *self.docker(*ours).split()).split())
 
     # --- what a test asks -------------------------------------------------------------------------
 
-    def call(self, method: str, path: str, body: object = None) -> httpx.Response:
-        return httpx.request(method, f"{self.router_url}{path}", json=body, **PLAIN)
+    def call(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
+        return httpx.request(method, f"{self.router_url}{path}", json=body, **PLAIN, **options)
 
     def post(self, path: str, body: object = None) -> dict[str, Any]:
         answer = self.call("POST", path, body if body is not None else {})
@@ -123,14 +128,19 @@ class ComposeStack:
         found: dict[str, Any] = self.call("GET", "/status").json()
         return found
 
+    def history(self) -> list[str]:
+        """Every training and rollout that is recorded."""
+        listed = [self.call("GET", f"/admin/{kind}").json() for kind in ("trainings", "rollouts")]
+        return [record["id"] for records in listed for record in records]
+
     def predict(self) -> httpx.Response:
         return httpx.post(f"{self.public_url}/invocations", json=ROWS, **PLAIN)
 
     def is_ready(self) -> bool:
         return self.call("GET", "/readyz").status_code == 200
 
-    def wait_for(self, holds: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
+    def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
         while not self._holds(holds):
             if time.monotonic() > deadline:
                 log = self.compose("logs", "--tail", "60", "router")

@@ -73,6 +73,32 @@ def test_no_prediction_fails_while_a_service_restarts(
     assert stack.status()["active"] == active
 
 
+@pytest.mark.parametrize(("outage", "end"), [("stop", "start"), ("pause", "unpause")])
+def test_without_the_socket_proxy_what_needs_it_is_503_and_what_serves_goes_on(
+    stack: ComposeStack, outage: str, end: str
+) -> None:
+    put_two_in_service(stack)
+    server, before = served_by(stack), stack.history()
+    stack.compose(outage, "socket-proxy")
+    try:
+        for path, body in (
+            (f"/admin/train/{TRAINER}", {}),
+            (f"/admin/train_then_roll/{TRAINER}", {}),
+            ("/admin/roll", {"name": MODEL, "ref": 1}),
+            ("/admin/rollback", {}),
+        ):
+            answer = stack.call("POST", path, body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "runtime_unavailable")
+            assert "socket-proxy" in answer.json()["error"]["message"]
+        assert "socket-proxy" in stack.call("GET", "/readyz").json()["runtime"]
+        assert served_by(stack) == server
+    finally:
+        stack.compose(end, "socket-proxy")
+    stack.wait_for(stack.is_ready, "readiness")
+    assert (served_by(stack), stack.history()) == (server, before)
+    stack.post("/admin/rollback")
+
+
 def test_a_restarted_caddy_serves_the_right_model_at_once(stack: ComposeStack, tmp_path: Path) -> None:
     put_two_in_service(stack)
     server = served_by(stack)

@@ -1,8 +1,14 @@
-"""What a trainer and a server of the compose stack can reach, tried from inside containers like theirs."""
+"""What the stack's trainers and servers can reach, tried where they are: in the networks of real ones.
+
+Somewhere on the way out a proxy may answer for any address. So what counts as reached is what gives the very
+answer that it gives at home.
+"""
 
 import json
-import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -11,79 +17,145 @@ from tests.e2e.compose_stack import ComposeStack
 
 pytestmark = pytest.mark.xdist_group("compose")
 
-# Prints which of the given `host:port` accept a connection. What is dropped takes the whole timeout.
-LOOK = """
+# Prints what each of the given `host:port` answers to `GET /`. What is dropped takes the whole timeout.
+ASK = """
 import concurrent.futures, json, socket, sys
-def accepts(target):
+def ask(target):
     host, _, port = target.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=2).close()
+        with socket.create_connection((host, int(port)), timeout=2) as connection:
+            connection.sendall(f"GET / HTTP/1.0\\r\\nHost: {target}\\r\\n\\r\\n".encode())
+            return connection.makefile("rb").read().partition(b"\\r\\n\\r\\n")[2].decode()
     except OSError:
-        return False
-    return True
+        return ""
 targets = sys.argv[1:]
 with concurrent.futures.ThreadPoolExecutor(len(targets)) as pool:
-    print(json.dumps([target for target, found in zip(targets, pool.map(accepts, targets)) if found]))
+    print(json.dumps(dict(zip(targets, pool.map(ask, targets)))))
 """
 MLFLOW = "mlflow:5000"
+LISTENING = 8765  # inside a trainer
+
+Answers = dict[str, str]  # by `host:port`; empty where nobody answers
 
 
-def reachable(stack: ComposeStack, role: str, targets: set[str]) -> set[str]:
-    """Those of `targets` that a container of this role reaches."""
-    image, network = f"switchyard/{role}-{TRAINER}", f"{stack.project}-{role}s"
-    options = ("run", "--rm", "--cap-drop=ALL", f"--network={network}", "--entrypoint=python")
-    return set(json.loads(stack.docker(*options, image, "-c", LOOK, *sorted(targets))))
+def run_beside(stack: ComposeStack, container: str, *command: str, detach: bool = False) -> str:
+    """A command in the container's own network, since a trainer or server runs nothing but its image's."""
+    how = ("--detach",) if detach else ()
+    quick = "--env=RES_OPTIONS=timeout:1 attempts:1"  # where names of other networks are asked for
+    options = ("--rm", "--cap-drop=ALL", f"--network=container:{container}", "--entrypoint=python")
+    return stack.docker("run", *how, quick, *options, f"switchyard/trainer-{TRAINER}", *command)
 
 
-@pytest.fixture
-def server(stack: ComposeStack) -> str:
-    """The name of a server that serves."""
-    return str(stack.post(f"/admin/train_then_roll/{TRAINER}")["active"])
+def ask_from(stack: ComposeStack, container: str, *targets: str) -> Answers:
+    answers: Answers = json.loads(run_beside(stack, container, "-c", ASK, *targets))
+    return answers
 
 
-@pytest.fixture
-def outside(stack: ComposeStack) -> Iterator[str]:
-    """An address beyond the stack's internal networks: the host's, in a network where neither role is."""
-    with socket.create_server(("0.0.0.0", 0)) as listener:  # noqa: S104
-        yield f"{stack.gateway('_public')}:{listener.getsockname()[1]}"
+def reached_from(stack: ComposeStack, container: str, at_home: Answers) -> set[str]:
+    answers = ask_from(stack, container, *at_home)
+    return {target for target, answer in answers.items() if answer and answer == at_home[target]}
 
 
-def addresses_of(stack: ComposeStack, container: str, port: int) -> set[str]:
-    return {f"{address}:{port}" for address in stack.addresses(container).values()}
+def ports_of(stack: ComposeStack, container: str, port: int, *names: str) -> Answers:
+    """By its names and by its addresses, with what it answers by one of them."""
+    targets = [f"{each}:{port}" for each in (*names, *stack.addresses(container).values())]
+    answer = next(filter(None, ask_from(stack, container, *targets).values()), "")
+    return dict.fromkeys(targets, answer)
 
 
-def services_that_are_private(stack: ComposeStack) -> set[str]:
-    """The router's API, the socket proxy and Caddy's admin API, by every name and address that they have."""
-    gateways = {stack.gateway(network) for network in ("_api", "_public", "-trainers", "-servers")}
-    return {
-        "router:8000",
-        "router-api:8000",
-        "socket-proxy:2375",
-        "caddy:2019",
-        *addresses_of(stack, stack.container("router"), 8000),
-        *addresses_of(stack, stack.container("socket-proxy"), 2375),
-        *addresses_of(stack, stack.container("caddy"), 2019),
-        *(f"{gateway}:{stack.router_port}" for gateway in gateways),
-    }
+@pytest.fixture(scope="module")
+def trainer(stack: ComposeStack, server: str) -> Iterator[str]:
+    """A trainer at work, held there, with somebody listening in it."""
+    answer = stack.call("POST", f"/admin/train/{TRAINER}", {"wait_seconds": 0})
+    training = answer.headers["location"]
+    role = ("--filter", "label=switchyard.role=trainer")
+    stack.wait_for(lambda: bool(stack.workloads(*role)), "a trainer")
+    (container,) = stack.workloads(*role)
+    stack.docker("pause", container)
+    listener = run_beside(stack, container, "-m", "http.server", str(LISTENING), detach=True)
+    mine = f"localhost:{LISTENING}"
+    stack.wait_for(lambda: ask_from(stack, container, mine)[mine] != "", "a listener in the trainer")
+    yield container
+    stack.docker("rm", "--force", listener)
+    stack.docker("unpause", container)
+    stack.wait_for(lambda: stack.call("GET", training).json()["phase"] == "succeeded", "the training's end")
+
+
+@pytest.fixture(scope="module")
+def host(stack: ComposeStack) -> Iterator[Answers]:
+    """A listener of the host's own, by the addresses that it could have in the stack's networks."""
+    with ThreadingHTTPServer(("0.0.0.0", 0), Greeter) as listener:  # noqa: S104
+        thread = threading.Thread(target=listener.serve_forever)
+        thread.start()
+        yield {f"{gateway}:{listener.server_port}": Greeter.TEXT for gateway in stack.gateways()}
+        listener.shutdown()
+        thread.join()
+
+
+class Greeter(BaseHTTPRequestHandler):
+    TEXT = "the host"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.TEXT.encode())
+
+
+@pytest.fixture(scope="module")
+def private(stack: ComposeStack, server: str) -> Answers:
+    """The router's API, published or not, the socket proxy, and Caddy."""
+    router, proxy, caddy = (stack.container(name) for name in ("router", "socket-proxy", "caddy"))
+    api = ports_of(stack, router, 8000, "router", "router-api")
+    published = {f"{gateway}:{stack.router_port}" for gateway in stack.gateways()}
+    found = [
+        api,
+        dict.fromkeys(published, api["router-api:8000"]),
+        ports_of(stack, proxy, 2375, "socket-proxy"),
+        ports_of(stack, caddy, stack.public_port, "caddy", "caddy-public"),
+    ]
+    assert all(all(each.values()) for each in found)
+    assert not any(ports_of(stack, caddy, 2019, "caddy").values())  # the admin API has no port
+    return {target: answer for each in found for target, answer in each.items()}
+
+
+@pytest.fixture(scope="module")
+def mlflow(stack: ComposeStack) -> Answers:
+    return ask_from(stack, stack.container("mlflow"), MLFLOW)
 
 
 def test_a_trainer_reaches_mlflow_and_the_outside_but_nothing_else(
-    stack: ComposeStack, server: str, outside: str
+    stack: ComposeStack, trainer: str, server: str, host: Answers, private: Answers, mlflow: Answers
 ) -> None:
-    servers = {f"{server}:8080", *addresses_of(stack, server, 8080)}
-    targets = {MLFLOW, outside} | servers | services_that_are_private(stack)
-    assert reachable(stack, "trainer", targets) == {MLFLOW, outside}
+    servers = ports_of(stack, server, 8080, server)
+    reached = reached_from(stack, trainer, mlflow | host | servers | private)
+    assert reached - set(host) == {MLFLOW}
+    assert reached & set(host)
+    assert all(servers.values())
 
 
-def test_a_server_reaches_mlflow_but_no_private_service(stack: ComposeStack, server: str) -> None:
-    mine = f"{server}:8080"  # so that what is refused is not refused by the test's own mistake
-    assert reachable(stack, "server", {MLFLOW, mine} | services_that_are_private(stack)) == {MLFLOW, mine}
+def test_a_server_reaches_mlflow_but_nothing_else(
+    stack: ComposeStack, server: str, trainer: str, host: Answers, private: Answers, mlflow: Answers
+) -> None:
+    trainers = ports_of(stack, trainer, LISTENING)
+    assert reached_from(stack, server, mlflow | host | trainers | private) == {MLFLOW}
+    assert all(trainers.values())
 
 
-def test_the_routers_api_listens_where_no_server_is(stack: ComposeStack) -> None:
-    router = stack.container("router")
-    look = ("exec", router, "python", "-c", LOOK)
-    addresses = stack.addresses(router)
-    assert set(addresses) == {"api", "control", "servers"}
-    targets = [f"{address}:8000" for address in addresses.values()]
-    assert json.loads(stack.docker(*look, *targets)) == [f"{addresses['api']}:8000"]
+def test_neither_is_in_another_network_or_has_a_volume(
+    stack: ComposeStack, server: str, trainer: str
+) -> None:
+    """So Caddy's admin socket, which lies on a volume, is out of their reach."""
+    for container, network in ((server, "servers"), (trainer, "trainers")):
+        assert set(stack.addresses(container)) == {network}
+        found: list[Any] = json.loads(stack.docker("inspect", "--format", "{{json .Mounts}}", container))
+        assert found == []
+
+
+def test_the_routers_api_and_caddy_listen_where_no_server_is(stack: ComposeStack) -> None:
+    for service, port, place in (("router", 8000, "api"), ("caddy", stack.public_port, "public")):
+        addresses = stack.addresses(stack.container(service))
+        assert "servers" in addresses
+        answers = ask_from(
+            stack, stack.container(service), *(f"{each}:{port}" for each in addresses.values())
+        )
+        assert [target for target, answer in answers.items() if answer] == [f"{addresses[place]}:{port}"]

@@ -19,7 +19,8 @@ import pytest
 
 from scripts.background import Record, find_process, read_record, start_process, stop_process
 from scripts.service_commands import ROOT
-from scripts.stack import Ports, Stack, StackError
+from scripts.stack import Ports, Stack
+from scripts.stack_error import StackError
 from tests.services.ports import find_free_port
 
 # Two processes in one group, of which the leader says when both are there.

@@ -15,9 +15,11 @@ from router.runtimes.docker import DockerRuntime
 from router.runtimes.docker_create import Placement
 from tests.services.engine import BASE_IMAGE
 
-ORDERS = "/orders"
+ORDERS, READY = "/orders", "/tmp/ready"
 PUPPET = f"""
 import os, signal, sys
+if "SERVE_MODEL_URI" in os.environ:
+    import serve
 if os.environ.get("KIND") == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print(os.environ.get("SAYS", ""), flush=True)
@@ -31,10 +33,25 @@ if verb == "exit":
     sys.exit(int(number))
 os.kill(os.getpid(), int(number))
 """
+SERVE = f"""
+import http.server, os
+class Server(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(200 if os.path.exists("{READY}") else 503, b"{{}}")
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200, b'{{"predictions": [1.0]}}')
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("", int(os.environ["SERVE_PORT"])), Server).serve_forever()
+"""
 DOCKERFILE = f"""
 FROM {BASE_IMAGE}
 RUN mkfifo {ORDERS}
-COPY puppet.py /puppet.py
+COPY puppet.py serve.py /
 CMD ["python", "/puppet.py"]
 ARG TOKEN
 ARG MARK
@@ -67,7 +84,7 @@ class Puppets:
         """Its id. Another mark makes another image, and each run of tests has its own."""
         context = io.BytesIO()
         with tarfile.open(fileobj=context, mode="w") as archive:
-            for name, text in (("Dockerfile", DOCKERFILE), ("puppet.py", PUPPET)):
+            for name, text in (("Dockerfile", DOCKERFILE), ("puppet.py", PUPPET), ("serve.py", SERVE)):
                 entry = tarfile.TarInfo(name)
                 entry.size = len(text)
                 archive.addfile(entry, io.BytesIO(text.encode()))
@@ -101,6 +118,10 @@ class Puppets:
     def make_ready(self, container: str) -> None:
         """Opening a pipe's writing end waits for its reader."""
         self.run_inside(container, f"true > {ORDERS}")
+
+    def let_serve(self, container: str) -> None:
+        """One that the engine has launched as a server; until then it is not ready."""
+        self.run_inside(container, f"touch {READY}")
 
     def order(self, container: str, text: str) -> None:
         """What it is ordered may end the container, and the shell with it."""

@@ -36,14 +36,13 @@ class PrivateEngine:
         _run_ip("link", "add", self._bridge, "type", "bridge")
         _run_ip("address", "add", f"{self.gateway}/24", "dev", self._bridge)
         _run_ip("link", "set", self._bridge, "up")
-        *_, pool = network.subnets(prefixlen_diff=1)
+        # No address pool of its own: with one, dockerd removes the machine's docker0 when it starts again.
         options = [
             f"--host={self.address}",
             f"--data-root={directory}/data",
             f"--exec-root={directory}/exec",
             f"--pidfile={directory}/pid",
             f"--bridge={self._bridge}",
-            f"--default-address-pool=base={pool},size=24",
             "--iptables=false",
             # Where the system runs a containerd, dockerd shares it: names then keep the engines apart.
             f"--containerd-namespace=switchyard-{name}",

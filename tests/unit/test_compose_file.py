@@ -1,6 +1,8 @@
 """docker-compose.yaml beside what it names: the router's settings, and the example of its own."""
 
 import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,3 +63,83 @@ def test_everything_is_published_on_this_machine_alone_unless_told_otherwise(com
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert len(ports) == 3
     assert all(re.match(r"\$\{[A-Z]+_BIND:-127\.0\.0\.1\}:", port) for port in ports)
+
+
+def test_only_those_who_need_a_volume_have_it(compose: dict[str, Any]) -> None:
+    """Whoever can write to Caddy's admin socket or to the slots decides who gets the traffic."""
+    mounts: dict[str, set[str]] = {name: set() for name in compose["volumes"]}
+    for name, service in compose["services"].items():
+        for volume in service.get("volumes", []):
+            source, _, rest = volume.partition(":")
+            if source in mounts:
+                mounts[source].add(f"{name}:ro" if rest.endswith(":ro") else name)
+    assert mounts == {
+        "state": {"router"},
+        "slots": {"router", "caddy:ro"},
+        "caddy": {"router", "caddy"},
+        "mlflow": {"mlflow"},
+    }
+
+
+def test_whoever_is_waited_for_is_waited_for_until_healthy(compose: dict[str, Any]) -> None:
+    waits = {name: service.get("depends_on", {}) for name, service in compose["services"].items()}
+    assert set(waits["router"]) == {"socket-proxy", "mlflow"}
+    assert set(waits["caddy"]) == {"router"}
+    assert all(wait == {"condition": "service_healthy"} for each in waits.values() for wait in each.values())
+    assert "healthcheck" in compose["services"]["caddy"]  # the others' are in their images
+
+
+def test_networks_that_the_host_need_not_reach_have_no_address_of_it(compose: dict[str, Any]) -> None:
+    for name in ("control", "servers"):
+        network = compose["networks"][name]
+        assert network["internal"]
+        assert network["driver_opts"] == {"com.docker.network.bridge.inhibit_ipv4": "true"}
+
+
+def test_only_router_and_socket_proxy_share_a_network_with_the_socket_proxy(compose: dict[str, Any]) -> None:
+    members = {
+        name for name, service in compose["services"].items() if "control" in service.get("networks", ())
+    }
+    assert members == {"router", "socket-proxy"}
+    assert compose["services"]["socket-proxy"]["networks"] == ["control"]
+
+
+# --- images ----------------------------------------------------------------------------------------------
+
+DOCKERFILES = sorted(
+    path
+    for folder in ("images", "model-images", "socket-proxy")
+    for path in (ROOT / folder).rglob("Dockerfile")
+)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_an_image_is_made_in_stages_of_what_is_locked_on_a_base_that_can_be_chosen(path: Path) -> None:
+    text = path.read_text()
+    first, *stages = re.findall(r"^FROM (\S+)( AS \w+)?$", text, re.MULTILINE)
+    assert "ARG PYTHON_IMAGE=python:3.13-slim\n" in text
+    assert first[0] == "${PYTHON_IMAGE}"
+    assert stages
+    named = {name.removeprefix(" AS ") for _, name in (first, *stages)}
+    assert {base for base, _ in stages} <= named | {"${PYTHON_IMAGE}"}
+    assert text.count("install --no-cache-dir") == text.count("--require-hashes") == 1
+    assert re.search(r"^USER \d{5}:\d{5}$", text, re.MULTILINE)
+    assert "curl" not in text
+    assert "apt-get" not in text
+
+
+def test_every_image_that_is_built_is_told_its_base_version_and_origin(compose: dict[str, Any]) -> None:
+    built = {name: service["build"] for name, service in compose["services"].items() if "build" in service}
+    assert set(built) == {
+        "router",
+        "mlflow",
+        "socket-proxy",
+        "trainer-sklearn-model-1",
+        "server-sklearn-model-1",
+    }
+    for build in built.values():
+        assert set(build["args"]) == {"PYTHON_IMAGE", "VERSION", "REVISION", "SOURCE"}
+    models = {name for name, service in compose["services"].items() if service.get("profiles") == ["models"]}
+    assert models == {"trainer-sklearn-model-1", "server-sklearn-model-1"}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"${{IMAGE_VERSION:-{version}}}" in TEXT

@@ -39,6 +39,7 @@ class Installation:
         return {
             "instance": self.id,
             "images": f"{self.id}/*",
+            "pulls": f"{self.id}/missing,{self.id}/x",
             "trainer_network": self.trainer_network,
             "server_network": self.server_network,
             "volume_prefix": self.volume_prefix,

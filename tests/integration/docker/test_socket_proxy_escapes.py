@@ -71,7 +71,7 @@ def labels(**changes: str) -> Callable[[Body], Body]:
 
 
 BIND_DRIVER = {"Name": "local", "Options": {"type": "none", "o": "bind", "device": "/"}}
-GPU = {"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}
+GPU = {"Count": -1, "Capabilities": [["gpu"]]}
 
 CREATIONS: dict[str, Callable[[Body], Body]] = {
     "privileged": host(Privileged=True),
@@ -101,6 +101,7 @@ CREATIONS: dict[str, Callable[[Body], Body]] = {
     "volumes at the top": top(Volumes={"/host": {}}),
     "a volume driver": host(VolumeDriver="evil"),
     "tmpfs over /etc": host(Tmpfs={"/etc": ""}),
+    "tmpfs of its own": host(Tmpfs={"/tmp": "size=1m"}),
     "tmpfs with options": host(Tmpfs={"/tmp": "exec,suid,dev"}),
     "the host's pid namespace": host(PidMode="host"),
     "another container's pid namespace": host(PidMode="container:stranger"),
@@ -362,6 +363,7 @@ PULLS = [
     "fromImage=OURS/x&tag=../../python",
     "fromImage=evil.example/OURS/x",
     "fromImage=OURS/x/y",
+    "fromImage=OURS/puppet",  # may be used, and not pulled
     "fromImage=OURS/..",
     "fromImage=sha256&tag=99",
     "fromImage=",

@@ -5,8 +5,9 @@ Everything is read where it lies (store, slot directory, MLflow, processes), not
 
 import json
 import sqlite3
+from collections.abc import Set
 from contextlib import closing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
@@ -52,26 +53,36 @@ def find_processes(yard: Yard) -> set[int]:
 
 def find_unsettled(yard: Yard) -> list[str]:
     """What is still on its way, or left over."""
-    unsettled = [f"{t.id} is {t.phase}" for t in read_records(yard, Training) if not t.phase.terminal]
-    unsettled += [f"{r.id} is {r.phase}" for r in read_records(yard, Rollout) if not r.phase.terminal]
-    servers = read_records(yard, Server)
-    unsettled += [f"{server.id} is {server.phase}" for server in servers if server.phase not in REST]
-    homes, live = read_homes(yard), {server.id for server in servers if not server.phase.terminal}
-    unsettled += [f"workload {owner} is left over" for owner in homes.keys() - live]
-    unsettled += [f"server {owner} does not run" for owner in live - homes.keys()]
+    homes = read_homes(yard)
+    unsettled = find_unfinished(
+        read_records(yard, Training), read_records(yard, Rollout), read_records(yard, Server), homes.keys()
+    )
     known, found = set().union(*homes.values()), find_processes(yard)
     unsettled += [f"process {pid} is left over" for pid in found - known]
     unsettled += [f"process {pid} does not run" for pid in known - found]
-    return unsettled + find_alias_disagreement(yard)
-
-
-def find_alias_disagreement(yard: Yard) -> list[str]:
     active = yard.traffic()["active"]
     if active is None:
-        return []
-    served = (active["model_name"], active["model_version"])
+        return unsettled
     endpoint = next(record for record in read_records(yard, Endpoint) if record.id == "default")
-    remembered, set_to = (endpoint.alias_model, endpoint.alias_version), yard.alias(served[0])
+    return unsettled + find_alias_disagreement(active, endpoint, yard.alias(active["model_name"]))
+
+
+def find_unfinished(
+    trainings: list[Training], rollouts: list[Rollout], servers: list[Server], owners: Set[str]
+) -> list[str]:
+    """`owners`: of the workloads that there are."""
+    unfinished = [f"{t.id} is {t.phase}" for t in trainings if not t.phase.terminal]
+    unfinished += [f"{r.id} is {r.phase}" for r in rollouts if not r.phase.terminal]
+    unfinished += [f"{server.id} is {server.phase}" for server in servers if server.phase not in REST]
+    live = {server.id for server in servers if not server.phase.terminal}
+    unfinished += [f"workload {owner} is left over" for owner in owners - live]
+    unfinished += [f"server {owner} does not run" for owner in live - owners]
+    return unfinished
+
+
+def find_alias_disagreement(active: dict[str, Any], endpoint: Endpoint, set_to: int | None) -> list[str]:
+    served = (active["model_name"], active["model_version"])
+    remembered = (endpoint.alias_model, endpoint.alias_version)
     agree = remembered == served and set_to == served[1]
     return [] if agree else [f"{served} is served, the alias is {set_to}, remembered {remembered}"]
 

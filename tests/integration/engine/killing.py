@@ -5,13 +5,17 @@ import signal
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
 from tests.integration.engine.aftermath import find_processes
 from tests.integration.spine.stage import child_pid
 from tests.services.yard import Yard
+
+
+class Router(Protocol):
+    def call(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response: ...
 
 
 class Call:
@@ -22,8 +26,8 @@ class Call:
         self.body = body or {}
         self._key = {"Idempotency-Key": uuid.uuid4().hex}
 
-    def send(self, yard: Yard) -> httpx.Response:
-        return yard.call("POST", self.path, self.body, headers=self._key)
+    def send(self, router: Router) -> httpx.Response:
+        return router.call("POST", self.path, self.body, headers=self._key)
 
 
 def kill_router_at(yard: Yard, point: str, *acts: Callable[[Yard], object]) -> None:

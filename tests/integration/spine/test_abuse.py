@@ -1,14 +1,24 @@
 """Calls that make no sense, over the real ports: each is told so, and none starts or changes anything."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from tests.integration.spine.abuse import (
+    NO_HTTP,
+    NO_NAMES,
+    NO_OBJECTS,
+    WRONG_FIELDS,
+    check_no_http,
+    check_no_name,
+    check_no_object,
+    check_wrong_field,
+    send,
+)
 from tests.integration.spine.stage import Trainer, add_trainer, owners, switches, wait_for_end
-from tests.integration.spine.wire import Answer, compose, connect, read_answer, send_raw
+from tests.integration.spine.wire import compose, connect, read_answer, send_raw
 from tests.services.yard import Yard
 
 MIB = 1024 * 1024
@@ -36,30 +46,11 @@ def nothing_happens(yard: Yard) -> Iterator[None]:
     assert look() == before
 
 
-def send(yard: Yard, path: str, body: object = None) -> Answer:
-    content = json.dumps({} if body is None else body).encode()
-    answer = send_raw(yard.router_url, compose(path, content))
-    assert answer is not None
-    return answer
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("../../etc/passwd", "..%2f..%2fetc", "%2e%2e", "%2E%2E%2F", ".", "..;", "a/../b", "%2e%2e%5cetc"),
-        *("a%00b", "a%0ab", "a%0d%0aX-Evil:%201", "%ff%fe", "caf%c3%a9", "%20", "", "-rf", "a" * 64, "a b"),
-    ],
-)
+@pytest.mark.parametrize("name", NO_NAMES)
 @pytest.mark.parametrize("call", ["train", "train_then_roll"])
 def test_a_trainers_name_that_is_none_is_422(yard: Yard, call: str, name: str) -> None:
     with nothing_happens(yard):
-        if " " in name:
-            assert send(yard, f"/admin/{call}/{name}").status == 400  # no HTTP at all
-            return
-        answer = send(yard, f"/admin/{call}/{name}")
-        assert answer.status == 422, answer.body
-        assert answer.error["code"] == "invalid_request"
-        assert "path.trainer" in answer.error["message"]
+        check_no_name(yard.router_url, call, name)
 
 
 def test_an_unknown_trainer_is_404_and_the_known_ones_are_named(yard: Yard, trainer: Trainer) -> None:
@@ -72,63 +63,12 @@ def test_an_unknown_trainer_is_404_and_the_known_ones_are_named(yard: Yard, trai
         assert error["code"] == "unknown_image_key"
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        ("train", {"wait_seconds": "5"}, "body.wait_seconds"),
-        ("train", {"wait_seconds": -1}, "body.wait_seconds"),
-        ("train", {"wait_seconds": 86_401}, "body.wait_seconds"),
-        ("train", {"wait_seconds": True}, "body.wait_seconds"),
-        ("train", {"image_key": 5}, "body.image_key"),
-        ("train", {"parameters": []}, "body.parameters"),
-        ("train", {"parameters": {"A": [1]}}, "body.parameters.A"),
-        ("train", {"parameters": {"A": {"b": 1}}}, "body.parameters.A"),
-        ("train", {"parameters": {"MLFLOW_RUN_ID": "x"}}, "parameters.MLFLOW_RUN_ID"),
-        ("train", {"parameters": {"LD_PRELOAD": "x.so"}}, "parameters.LD_PRELOAD"),
-        ("train", {"parameters": {"A": "\ud800"}}, "parameters.A: the value is not valid Unicode"),
-        ("train", {"parameters": {"GIT_CONFIG_COUNT": "1"}}, "parameters.GIT_CONFIG_COUNT"),
-        ("train", {"parameters": {"A": "x\ny"}}, "parameters.A"),
-        ("train", {"parameters": {"A": "x\0y"}}, "parameters.A"),
-        ("train", {"parameters": {"REGISTERED_MODEL_NAME": "../x"}}, "parameters.REGISTERED_MODEL_NAME"),
-        ("train", {"nonsense": 1}, "body.nonsense"),
-        ("train", [1], "body"),
-        ("roll", {"name": "M", "ref": "latest"}, "body.ref"),
-        (
-            "roll",
-            {"name": "M", "ref": "@"},
-            "body.ref: must be a version, such as 3 without quotes, or an alias",
-        ),
-        ("roll", {"name": "M", "ref": "@a\n"}, "body.ref"),
-        ("roll", {"name": "M", "ref": True}, "body.ref"),
-        ("roll", {"name": "M", "ref": "@a/../b"}, "body.ref"),
-        ("roll", {"name": "M", "ref": "1"}, "body.ref"),
-        ("roll", {"name": "M", "ref": 1.0}, "body.ref"),
-        ("roll", {"name": "M", "ref": 0}, "body.ref"),
-        ("roll", {"name": "M", "ref": 2**31}, "body.ref"),
-        ("roll", {"name": "M", "ref": None}, "body.ref"),
-        ("roll", {"name": "M"}, "body.ref"),
-        ("roll", {"ref": 1}, "body.name"),
-        ("roll", {"name": "../M", "ref": 1}, "body.name"),
-        ("roll", {"name": "%2e%2e", "ref": 1}, "body.name"),
-        ("roll", {"name": "M\n", "ref": 1}, "body.name"),
-        ("roll", {"name": "M\0", "ref": 1}, "body.name"),
-        ("roll", {"name": "", "ref": 1}, "body.name"),
-        ("roll", {"name": "M", "ref": 1, "wait_ready_seconds": 901}, "body.wait_ready_seconds"),
-        ("roll", {"name": "M", "ref": 1, "serve_image": "../../x"}, "body.serve_image"),
-        ("roll", {"name": "M", "ref": 1, "serve_image": "x\n"}, "body.serve_image"),
-        ("roll", {"name": "M", "ref": 1, "endpoint": "../x"}, "body.endpoint"),
-        ("rollback", {"wait_ready_seconds": 0}, "body.wait_ready_seconds"),
-        ("rollback", {"serve_image": 7}, "body.serve_image"),
-    ],
-)
+@pytest.mark.parametrize(("path", "body", "field"), WRONG_FIELDS)
 def test_a_body_with_a_wrong_field_is_422_and_the_field_is_named(
     yard: Yard, trainer: Trainer, path: str, body: object, field: str
 ) -> None:
     with nothing_happens(yard):
-        answer = send(yard, f"/admin/train/{trainer.name}" if path == "train" else f"/admin/{path}", body)
-        assert answer.status == 422, answer.body
-        assert answer.error["code"] == "invalid_request"
-        assert field in answer.error["message"]
+        check_wrong_field(yard.router_url, trainer.name, path, body, field)
 
 
 @pytest.mark.parametrize("ref", [99, 2**31 - 1, "@nobody"])
@@ -179,56 +119,22 @@ def test_a_body_over_a_mebibyte_is_413_before_it_is_read(yard: Yard) -> None:
             assert answer is not None
             assert answer.status == 413
             assert answer.error["code"] == "body_too_large"
-    just_fits = send(yard, "/admin/roll", {"name": "x" * (MIB - 100), "ref": 1})
+    just_fits = send(yard.router_url, "/admin/roll", {"name": "x" * (MIB - 100), "ref": 1})
     assert just_fits.status == 422
     assert len(just_fits.body) < 2000  # what was sent is not sent back
 
 
-CHUNKED = b"Host: a\r\nTransfer-Encoding: chunked\r\n"
-NO_HTTP = {
-    "empty lines": b"\r\n\r\n",
-    "zeros": b"\0" * 200,
-    "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "an unknown version": b"GET / HTTP/9.9\r\n\r\n",
-    "no version": b"GET /status\r\n\r\n",
-    "a negative length": b"POST /admin/roll HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-    "two lengths": b"POST /admin/roll HTTP/1.1\r\nHost: a\r\nContent-Length: 2, 3\r\n\r\n{}",
-    "a chunk of no length": b"POST /admin/roll HTTP/1.1\r\n" + CHUNKED + b"\r\nzz\r\n{}\r\n",
-    "chunks and a length": b"POST /admin/roll HTTP/1.1\r\nContent-Length: 5\r\n" + CHUNKED + b"\r\n0\r\n\r\n",
-    "a huge header": b"GET /status HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 2**18 + b"\r\n\r\n",
-    "a huge path": b"GET /" + b"a" * 2**18 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a NUL in the path": b"GET /a\0b HTTP/1.1\r\nHost: a\r\n\r\n",
-    "half a body": b"POST /admin/roll HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\n{",
-}
-
-
 @pytest.mark.parametrize("sent", NO_HTTP.values(), ids=NO_HTTP)
 def test_what_is_no_http_does_no_harm(yard: Yard, trainer: Trainer, sent: bytes) -> None:
-    fine = {
-        yard.router_url: range(200, 500),
-        yard.public_url: {*range(200, 500), 502, 505},  # 502: a body that breaks off on its way
-    }
     with nothing_happens(yard):
-        for url, expected in fine.items():
-            with connect(url) as connection:
-                connection.settimeout(0.5)
-                try:
-                    connection.sendall(sent)
-                    answer = read_answer(connection)
-                except OSError:  # it hung up on us, or waits for more, and we hang up
-                    continue
-                assert answer is None or answer.status in expected, answer
+        check_no_http(yard.router_url, yard.public_url, sent)
         assert yard.get("/status")["healthy"] is True
         assert yard.predict().status_code == 200
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 200_000, b'{"wait_seconds": NaN}', b'"text"'])
+@pytest.mark.parametrize("content", NO_OBJECTS)
 def test_a_body_that_is_no_json_object_is_a_clients_error(
     yard: Yard, trainer: Trainer, content: bytes
 ) -> None:
     with nothing_happens(yard):
-        path = f"/admin/train/{trainer.name}"
-        answer = send_raw(yard.router_url, compose(path, content))
-        assert answer is not None
-        assert answer.status in {400, 422}
-        assert answer.error["code"]
+        check_no_object(yard.router_url, trainer.name, content)

@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from router.api.app import make_app
-from router.core.models import Training
+from router.core.models import Rollout, Training
 from router.engine.engine import Engine
 from tests.unit.engine.yard import EXAMPLE, Yard
 
@@ -332,6 +332,39 @@ async def test_readiness_names_each_part(yard: Yard) -> None:
         assert answer.status_code == 503
         assert answer.json()["runtime"] != "ok"
         assert (await client.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("call", ["train/iris", "train_then_roll/iris", "roll", "rollback"])
+async def test_what_needs_a_runtime_that_does_not_answer_is_503_and_nothing_is_recorded(
+    yard: Yard, call: str
+) -> None:
+    first, second = yard.add_version(), yard.add_version()
+    async with calling(yard) as (client, engine):
+        for version in (first, second):
+            await yard.roll(engine, version)
+        before = await engine.store.find(Rollout), await yard.proxy.read_traffic("default")
+        yard.runtime.unavailable = True
+        body = {"name": "Iris", "ref": first} if call == "roll" else {}
+        answer = await client.post(f"/admin/{call}", json=body)
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "runtime_unavailable"
+        assert "was told not to answer" in answer.json()["error"]["message"]
+        assert answer.headers["Retry-After"]
+        assert (await engine.store.find(Rollout), await yard.proxy.read_traffic("default")) == before
+        assert await engine.store.find(Training) == []
+        yard.runtime.unavailable = False
+        assert (await client.post("/admin/rollback")).status_code == 200
+
+
+async def test_a_repeat_of_what_was_recorded_needs_no_runtime(yard: Yard) -> None:
+    async with calling(yard) as (client, _):
+        train = partial(
+            client.post, "/admin/train/iris", json={"wait_seconds": 0}, headers={"Idempotency-Key": "one"}
+        )
+        first = await train()
+        yard.runtime.unavailable = True
+        again = await train()
+        assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
 
 
 async def test_a_router_that_stands_by_says_so(yard: Yard) -> None:

@@ -285,7 +285,7 @@ def quiet() -> Any:
 
 TestRolloutsInAnyOrder = RolloutsInAnyOrder.TestCase
 TestRolloutsInAnyOrder.settings = settings(
-    max_examples=150,
+    max_examples=60,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
