@@ -290,6 +290,10 @@ class Settings(BaseSettings):
     warm_seconds: float = Field(default=3600, ge=0, le=30 * 86_400, allow_inf_nan=False)
     """Seconds that the previous server is kept running after a rollout, so that a rollback is instant."""
 
+    alias_poll_sec: float = Field(default=10, ge=0, le=86_400, allow_inf_nan=False)
+    """Seconds between looks at the registry for an alias that somebody has moved, which starts a rollout of
+    the version that it points to; 0 looks for none."""
+
     default_model_name: str | None = Field(default=None, pattern=MODEL_NAME_PATTERN)
     """Registered model that is rolled out at the start if nothing is serving."""
 

@@ -115,6 +115,7 @@ def build_policy(settings: Settings) -> Policy:
         health_timeout=settings.health_timeout_sec,
         drain_grace=settings.drain_grace_sec,
         warm_seconds=settings.warm_seconds,
+        alias_poll_seconds=settings.alias_poll_sec,
         default_model_name=settings.default_model_name,
         default_model_version=read_reference(settings.default_model_version),
         canary_probability=settings.canary_probability,

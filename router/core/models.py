@@ -261,6 +261,8 @@ class Endpoint(Record):
     reason: str | None = None
     alias_model: str | None = None
     alias_version: int | None = None
+    alias_asked: int | None = None  # version that somebody moved it to, and the rollout that this asked for
+    alias_rollout: str | None = None
     alias_carriers: tuple[str, ...] = ()  # while it is being moved: every model that may carry it
 
 

@@ -27,7 +27,8 @@ async def _move_alias(context: Context, endpoint: Endpoint, active: Upstream) ->
         carriers.add(endpoint.alias_model)
     if carriers != set(endpoint.alias_carriers):
         endpoint = await context.ledger.move(endpoint, alias_carriers=tuple(sorted(carriers)))
-    await context.registry.set_alias(active.model_name, alias, active.model_version)
+    if not await _is_asked_for_another(context, endpoint, active):
+        await context.registry.set_alias(active.model_name, alias, active.model_version)
     for left in carriers - {active.model_name}:
         await context.registry.delete_alias(left, alias)
     await context.ledger.move(
@@ -37,6 +38,14 @@ async def _move_alias(context: Context, endpoint: Endpoint, active: Upstream) ->
         alias_version=active.model_version,
         alias_carriers=(),
     )
+
+
+async def _is_asked_for_another(context: Context, endpoint: Endpoint, active: Upstream) -> bool:
+    """Whether somebody has moved it since: that is a request, and stays for the next look."""
+    if context.policy.alias_poll_seconds == 0 or endpoint.alias_model != active.model_name:
+        return False
+    found = (await context.registry.aliases(active.model_name)).get(alias_of(context.policy, endpoint))
+    return found not in {None, endpoint.alias_version, endpoint.alias_asked, active.model_version}
 
 
 async def forget_alias(context: Context, endpoint: Endpoint) -> None:

@@ -40,6 +40,7 @@ class Policy:
     stop_grace: float = 10.0
     sweep_seconds: float = 10.0
     log_tail_bytes: int = 16_384
+    alias_poll_seconds: float = 0.0  # between looks for aliases that somebody has moved; 0: none
     default_model_name: str | None = None  # to serve at the start if nothing is serving
     default_model_version: int | str = "latest"
     canary_probability: float = 0.1  # share of a next model whose request does not say

@@ -12,6 +12,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from router.core.errors import NotFound, StandingBy, SwitchyardError
 from router.core.models import Record, Server
+from router.engine.alias_requests import AliasRequests
 from router.engine.commands import Commands
 from router.engine.context import Context
 from router.engine.endpoints import Endpoints
@@ -141,6 +142,7 @@ class Engine:
         self._endpoints = endpoints
         self._commands = Commands(context, servers, reconciler)
         group.start_soon(serve_first_model, context, self._commands)
+        group.start_soon(AliasRequests(context, self._commands).run)
         log.info("leading", endpoints=names)
 
     async def _keep_lead(self) -> None:

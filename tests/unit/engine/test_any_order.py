@@ -91,7 +91,9 @@ class RolloutsInAnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
-        self.yard = MortalYard(Path(self.folder.name), drain_grace=5.0, warm_seconds=30.0)
+        self.yard = MortalYard(
+            Path(self.folder.name), drain_grace=5.0, warm_seconds=30.0, alias_poll_seconds=7.0
+        )
         self.yard.answers.unready.add("sources/slow")
         self.yard.answers.predictions["sources/nan"] = [float("nan")]
         for _ in range(VERSIONS):
@@ -178,6 +180,11 @@ class RolloutsInAnyOrder(RuleBasedStateMachine):
         rollout = self.newest()
         if rollout is not None:
             self.run(self._call(lambda engine: engine.steering.set_weight(rollout.id, weight)))
+
+    @rule(version=st.integers(1, VERSIONS))
+    def move_the_alias(self, version: int) -> None:
+        with suppress(RegistryUnavailable):
+            self.run(self.yard.registry.set_alias("Iris", "deployed", version))
 
     # --- what happens -----------------------------------------------------------------------------
 
@@ -285,7 +292,7 @@ def quiet() -> Any:
 
 TestRolloutsInAnyOrder = RolloutsInAnyOrder.TestCase
 TestRolloutsInAnyOrder.settings = settings(
-    max_examples=60,
+    max_examples=1000,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
