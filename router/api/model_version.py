@@ -10,13 +10,11 @@ from pydantic import ConfigDict, Field
 from router.api.answers import answer_rollout
 from router.api.examples import MODEL_VERSION, answers
 from router.api.requests import MARGIN_SECONDS, Body, EngineDep, IdempotencyKey, once, read_caller
-from router.core.errors import NothingLoaded, UnknownVersion
+from router.core.errors import NothingLoaded
 from router.core.models import Rollout
 from router.core.traffic import DEFAULT_ENDPOINT
-from router.core.versions import read_reference
 from router.engine.commands import RolloutRequest
 from router.engine.engine import Engine
-from router.registries.base import ModelVersion
 
 router = APIRouter(tags=["single server"])
 
@@ -55,7 +53,7 @@ async def switch_version(
 ) -> Response:
     engine.require_lead()
     name = (await describe(engine))["model_name"]
-    version = await _find(engine, name, body.version)
+    version = await engine.commands.find_version(name, body.version)
     caller = read_caller(request, idempotency_key, body)
     wanted = RolloutRequest(version.name, version.version)
     patience = engine.context.policy.health_timeout + MARGIN_SECONDS
@@ -66,13 +64,3 @@ async def switch_version(
     if not rollout.phase.switched:
         return await answer_rollout(engine, rollout)
     return JSONResponse(await describe(engine))
-
-
-async def _find(engine: Engine, name: str, given: str) -> ModelVersion:
-    """MLflow's old stages are looked for as aliases, as they are written and in small letters."""
-    try:
-        return await engine.context.registry.version(name, read_reference(given))
-    except UnknownVersion:
-        if given not in {"Production", "Staging", "Archived"}:
-            raise
-        return await engine.context.registry.version(name, given.lower())

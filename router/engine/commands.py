@@ -12,12 +12,14 @@ from router.core.errors import (
     RuntimeUnavailable,
     StaleRecord,
     UnknownTrainer,
+    UnknownVersion,
 )
 from router.core.images import DefaultImages, choose_images
 from router.core.models import RollIntent, Rollout, RolloutPhase, Training, TrainingPhase
 from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, Traffic
 from router.core.variables import experiment_of, merge_parameters, registered_model_of
+from router.core.versions import read_reference
 from router.engine.context import Context
 from router.engine.endpoint_names import require_open
 from router.engine.holding import find_holder, in_progress
@@ -30,6 +32,7 @@ from router.registries.base import ModelVersion
 from router.stores.base import Change, Claim
 
 CHECK_SECONDS = 3.0
+STAGES = frozenset({"Production", "Staging", "Archived"})
 SETTLE_SECONDS = 5.0  # how long a roll waits for one that has switched already to be done with the rest
 
 
@@ -83,6 +86,16 @@ class Commands:
         if claim.fingerprint != caller.fingerprint:
             raise IdempotencyKeyReused(hint="use a new key for a new request")
         return claim.record_id
+
+    async def find_version(self, name: str, given: str) -> ModelVersion:
+        """By number or alias; MLflow's old stages are aliases, as they are written or in small letters."""
+        registry = self._context.registry
+        try:
+            return await registry.version(name, read_reference(given))
+        except UnknownVersion:
+            if given not in STAGES:
+                raise
+            return await registry.version(name, given.lower())
 
     async def start_training(self, request: TrainingRequest, caller: Caller) -> str:
         """The training's id."""
