@@ -55,6 +55,7 @@ async def rollout_fields(engine: Engine, rollout: Rollout) -> dict[str, Any]:
         "version": rollout.version,
         "alias": policy.production_alias,
         "model_uri": rollout.model_uri,
+        "gates": rollout.gates,
         "warnings": rollout.warnings,
     }
 
@@ -95,6 +96,7 @@ async def answer_training_then_rollout(engine: Engine, training: Training, rollo
             "alias_set": switched["alias"],
             "rollout_id": rollout.id,
             "active": switched["active"],
+            "gates": switched["gates"],
         }
         return JSONResponse(jsonable_encoder(fields | rolled))
     if not rollout.phase.terminal:
@@ -121,6 +123,7 @@ def _rollout_problem(rollout: Rollout, failure: Failure) -> dict[str, Any]:
         "id": rollout.id,
         "phase": str(rollout.phase),
         "model_uri": rollout.model_uri,
+        "gates": rollout.gates,
         "logs_tail": rollout.logs_tail,
     }
 

@@ -90,7 +90,7 @@ def bet_on_one(candidate: tuple[int, int], limit: float) -> tuple[float, ...]:
 
 
 def bound_share(bad: int, answers: int, risk: float) -> float:
-    """Above the true share but for this risk: Chernoff's, where answers * KL(bad / answers, p) = -log(risk)."""
+    """Above the true share but for this risk: Chernoff's, answers * KL(bad / answers, p) = -log(risk)."""
     if bad >= answers:
         return 1.0
     seen = bad / answers

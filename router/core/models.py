@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.core.errors import SwitchyardError
+from router.core.gates import GatePlan, GateResult
 from router.core.specs import Resources
 from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, Weight
@@ -127,6 +128,8 @@ class RollIntent(BaseModel):
     endpoint: str = DEFAULT_ENDPOINT
     wait_ready_seconds: float
     plan: Strategy = Strategy()
+    gate_plan: GatePlan = GatePlan()
+    forced: bool = False
     reason: str | None = None
 
 
@@ -195,6 +198,9 @@ class Rollout(Record):
     preempts: str | None = None  # the rollout that this rollback has pushed aside
     preempted: bool = False  # no longer holds its endpoint: it only cleans up after itself
     abort_requested: bool = False
+    gate_plan: GatePlan = GatePlan()
+    gates: tuple[GateResult, ...] = ()
+    forced: bool = False  # goes on whatever the gates say
     plan: Strategy = Strategy()
     step: int = -1  # index into the plan's shares; -1: before the first
     steps: tuple[StepRecord, ...] = ()  # the last one is where it stands

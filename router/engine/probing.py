@@ -36,6 +36,8 @@ class Proof:
 
     warnings: tuple[str, ...] = ()
     evidence: dict[str, Any] = field(default_factory=dict)
+    asked: bytes | None = None
+    answer: Any = None  # predictions, parsed
 
 
 class Prober:
@@ -92,7 +94,7 @@ class Prober:
             return Proof(
                 ("the model has no input example: only /ping was asked, no prediction made",), evidence
             )
-        return Proof((), evidence | {"predictions": _shorten(answer)})
+        return Proof((), evidence | {"predictions": _shorten(answer)}, example, answer)
 
     async def predict(self, address: str, example: bytes, seconds: float = math.inf) -> Any:
         """The parsed predictions. Raises WrongAnswer if they are missing or not finite, else ProbeFailed."""
