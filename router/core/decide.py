@@ -148,8 +148,9 @@ def decide_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAc
         return AbortRollout(RolloutPhase.ROLLED_BACK, _aborted(rollout))
     if phase is RolloutPhase.PENDING:
         return PrepareCandidate()
-    judged_now = phase is RolloutPhase.GATING  # it has proved itself; each gate has a deadline of its own
-    if now >= rollout.ready_deadline and rollout.weight is None and not judged_now:
+    # A candidate that is being judged has proved itself, and each gate has a deadline of its own.
+    late = now >= rollout.ready_deadline and phase is not RolloutPhase.GATING
+    if late and rollout.weight is None:
         return AbortRollout(RolloutPhase.FAILED, _not_ready_in_time(rollout))
     if phase is RolloutPhase.LAUNCHING:
         return StopActive() if seen.active_in_the_way else LaunchCandidate()

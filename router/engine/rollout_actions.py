@@ -3,6 +3,7 @@
 Everything slow (launch, probe) happens outside the endpoint's lock. Traffic is `shifting`'s.
 """
 
+from functools import partial
 from typing import Any
 
 from router.core.actions import (
@@ -27,6 +28,7 @@ from router.engine.aliasing import sync_alias
 from router.engine.context import Context, giving_up_without_room
 from router.engine.gates.runner import GateRunner
 from router.engine.probing import ProbeFailed
+from router.engine.racing import race
 from router.engine.room import Room
 from router.engine.servers import Servers
 from router.engine.shifting import PING_SECONDS, Shifting
@@ -213,7 +215,18 @@ class RolloutActions:
 
     async def _judge(self, rollout: Rollout) -> None:
         """All gates, also after one that failed: whoever has to mend the model wants to know all of it."""
-        gates = rollout.gates + await self._gates.judge(rollout, await self._candidate(rollout))
+        candidate = await self._candidate(rollout)
+        try:
+            judged = await race(
+                partial(self._gates.judge, rollout, candidate), partial(self._servers.await_end, candidate.id)
+            )
+        except ProbeFailed as ended:
+            raise CandidateUnhealthy(
+                f"the candidate for {rollout.model_uri} did not live to be judged: {ended};"
+                " it got no traffic and the active server was left as it was",
+                hint="the end of its log is in `logs_tail`",
+            ) from ended
+        gates = rollout.gates + judged
         untold = await self._gates.tag_version(rollout, gates)
         warnings = (*rollout.warnings, untold) if untold else rollout.warnings
         objections = find_objections(gates, rollout.gate_plan)
@@ -228,14 +241,14 @@ class RolloutActions:
             text = f"{who} has overridden gates ({rollout.reason}): {told}"
             warnings = (*warnings, text)
         now = self._context.clock.now()
-        judged = now - rollout.entered[str(RolloutPhase.GATING)]  # was not the candidate's time
+        took = now - rollout.entered[str(RolloutPhase.GATING)]  # was not the candidate's time
         await self._ledger.move(
             rollout,
             text,
             phase=RolloutPhase.SHIFTING,
             gates=gates,
             warnings=warnings,
-            ready_deadline=rollout.ready_deadline + judged,
+            ready_deadline=rollout.ready_deadline + took,
         )
 
     async def _finish(self, rollout: Rollout, warning: str | None, finding: Judgement | None) -> None:

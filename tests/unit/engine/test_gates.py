@@ -306,6 +306,21 @@ async def test_a_slow_gate_takes_nothing_of_the_candidates_own_time(
         assert (await engine.store.get(Rollout, rollout.id)).phase is RolloutPhase.SUCCEEDED
 
 
+async def test_a_candidate_that_dies_while_it_is_judged_is_not_waited_for(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "make_gates", lambda plan: [Hangs()])
+    version = add_version(yard)
+    async with yard.run() as engine:
+        rollout = await start(yard, engine, version)
+        yard.runtime.end(str(rollout.server_id), 1)
+        await yard.clock.settle()
+        ended = await engine.store.get(Rollout, rollout.id)
+        assert ended.failure is not None
+        assert ended.failure.code == "candidate_unhealthy"
+        assert "did not live to be judged" in ended.failure.message
+
+
 async def test_a_rollout_is_aborted_while_a_gate_hangs(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "make_gates", lambda plan: [Hangs()])
     version = add_version(yard)
