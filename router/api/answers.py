@@ -16,7 +16,8 @@ HIDDEN_TRAINING_FIELDS = {"env", "revision"}
 
 def training_view(training: Training) -> dict[str, Any]:
     return training.model_dump(mode="json", exclude=HIDDEN_TRAINING_FIELDS) | {
-        "model_uri": training.model_uri
+        "model_uri": training.model_uri,
+        "metrics": training.told_metrics,
     }
 
 
@@ -34,7 +35,7 @@ def training_fields(training: Training) -> dict[str, Any]:
         "version": training.version,
         "alias_set": None,
         "model_uri": training.model_uri,
-        "metrics": training.metrics,
+        "metrics": training.told_metrics,
         "parameters": training.run_parameters or training.parameters,
         "image_key": training.image_key,
         "serve_image": training.serve_image,

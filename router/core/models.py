@@ -4,6 +4,7 @@ Every record is frozen; a change is a new value, written only if the stored one 
 change was made from (`revision`).
 """
 
+import math
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -85,6 +86,11 @@ Phase = TrainingPhase | RolloutPhase | ServerPhase | EndpointPhase
 Slot = Literal["blue", "green"]
 
 
+def tell_number(value: float | None) -> float | str | None:
+    """As JSON can say it, which has no word for NaN and infinity."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
 class Failure(BaseModel):
     """Why something ended badly, in the words of the error that ended it."""
 
@@ -164,6 +170,11 @@ class Training(Record):
     logs_tail: str | None = None
     roll: RollIntent | None = None
     requested_by: str | None = None
+
+    @property
+    def told_metrics(self) -> dict[str, float | str | None] | None:
+        found = self.metrics
+        return None if found is None else {name: tell_number(value) for name, value in found.items()}
 
     @property
     def model_uri(self) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router.core.gates import MetricBound
+from router.core.models import tell_number
 from router.core.verdicts import Verdict
 from router.engine.gates.base import Case, Ruling
 from router.registries.base import Registry, Run
@@ -39,8 +40,8 @@ class MetricGate:
                 ruled.append(_compare(name, value, best, bound, alone=case.champion is None))
             found += ruled
             evidence["metrics"][name] = {
-                "value": _tell(value),
-                "champion": _tell(best),
+                "value": tell_number(value),
+                "champion": tell_number(best),
                 "bound": bound.model_dump(exclude_none=True),
             }
         verdict = min((each for each, _ in found), key=WORST_FIRST.index)
@@ -81,7 +82,3 @@ def _compare(name: str, value: float, best: float | None, bound: MetricBound, *,
 
 def _rule(holds: bool, text: str) -> Found:
     return Verdict.PASSED if holds else Verdict.FAILED, text
-
-
-def _tell(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(value)

@@ -1,5 +1,6 @@
 """Gates as callers see them: the plan of a request, what is answered, and the word that overrides."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,16 @@ async def test_what_was_trained_is_judged_by_its_runs_metrics(yard: Yard, limit:
         body = answer.json()
         gates = body["gates"] if status == 200 else body["detail"]["rollout_error"]["gates"]
         assert gates[-1]["evidence"]["metrics"]["rmse"]["value"] == 55
+
+
+async def test_a_metric_that_is_not_a_number_is_told_in_words(yard: Yard) -> None:
+    async with calling(yard) as (client, engine):
+        training = await yard.train(engine)
+        yard.registry.log_metrics(str(training.run_id), {"rmse": math.nan, "mae": 1.5})
+        yard.registry.add_version("Iris", training.run_id, input_example=EXAMPLE)
+        yard.runtime.end(training.id, 0)
+        await yard.clock.settle()
+        shown = await client.get(f"/admin/trainings/{training.id}")
+        assert shown.json()["metrics"] == {"rmse": "nan", "mae": 1.5}
+        listed = await client.get("/admin/trainings")
+        assert listed.json()[0]["metrics"]["rmse"] == "nan"
