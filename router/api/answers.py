@@ -98,6 +98,7 @@ async def answer_training_then_rollout(engine: Engine, training: Training, rollo
             "rollout_id": rollout.id,
             "active": switched["active"],
             "gates": switched["gates"],
+            "warnings": (*training.warnings, *rollout.warnings),
         }
         return JSONResponse(jsonable_encoder(fields | rolled))
     if not rollout.phase.terminal:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from router.core.signatures import Spec, read_columns
+from router.core.signatures import Spec, read_columns, read_tensor
 
 NUMBERS = {"long", "integer", "float", "double"}
 WHOLE = {"long", "integer"}
@@ -29,7 +29,10 @@ def find_misfit(asked: bytes, predictions: Any, signature: Spec | None) -> str |
 
 def count_rows(asked: bytes, inputs: Mapping[str, Spec] | None = None) -> int | None:
     """Of a body for `/invocations`; None where it does not say."""
-    body = json.loads(asked)
+    try:
+        body = json.loads(asked)
+    except (ValueError, RecursionError):  # the server has understood it; that is enough
+        return None
     if not isinstance(body, dict) or _is_without_rows(inputs):
         return None
     if isinstance(split := body.get("dataframe_split"), dict):
@@ -46,8 +49,8 @@ def count_rows(asked: bytes, inputs: Mapping[str, Spec] | None = None) -> int | 
 
 def _is_without_rows(inputs: Mapping[str, Spec] | None) -> bool:
     """A tensor whose first dimension is fixed is one thing and not a batch."""
-    shapes = [spec.get("tensor-spec", {}).get("shape") or [-1] for spec in (inputs or {}).values()]
-    return any(shape[0] != -1 for shape in shapes)
+    tensors = [spec for spec in (inputs or {}).values() if spec.get("type") == "tensor"]
+    return any(read_tensor(spec)[1][:1] != [-1] for spec in tensors)
 
 
 def _length(value: Any) -> int | None:
@@ -102,16 +105,15 @@ def _find_tensor_misfit(predictions: Any, outputs: Mapping[str, Spec]) -> str | 
     for name, spec in outputs.items():
         if name not in predictions:
             return f"the answer lacks `{name}`, which the signature promises"
-        tensor = spec.get("tensor-spec", {})
-        shape = tensor.get("shape") or []
+        dtype, shape = read_tensor(spec)
         found = _shape_of(predictions[name])
         if len(found) != len(shape) or any(
             want not in {-1, have} for want, have in zip(shape, found, strict=True)
         ):
             return f"the answer has the shape {found} and the signature promises {shape}"
-        numeric = str(tensor.get("dtype")).startswith(("float", "int", "uint"))
+        numeric = dtype.startswith(("float", "int", "uint"))
         if numeric and not _is_number(_first_of(predictions[name])):
-            return f"the answer is no number and the signature promises {tensor.get('dtype')}"
+            return f"the answer is no number and the signature promises {dtype}"
     return None
 
 

@@ -76,12 +76,12 @@ def _find_lost_inputs(
 
 def _find_narrower(was: Spec, now: Spec, where: str, notes: list[str]) -> Iterator[str]:
     """What the first takes and the second does not."""
-    kind, became = was.get("type"), now.get("type")
+    kind, became = str(was.get("type")), str(now.get("type"))
     if became == ANY:
         if kind != ANY:
             notes.append(f"{where} takes anything now")
     elif kind != became:
-        if became in WIDER.get(str(kind), ()):
+        if became in WIDER.get(kind, ()):
             notes.append(f"{where} was {kind} and is {became}")
         else:
             yield f"{where} was {kind} and is {became}"
@@ -96,28 +96,21 @@ def _find_narrower(was: Spec, now: Spec, where: str, notes: list[str]) -> Iterat
 
 
 def _find_narrower_tensor(was: Spec, now: Spec, where: str, notes: list[str]) -> Iterator[str]:
-    before, after = _read_map(was, "tensor-spec"), _read_map(now, "tensor-spec")
-    kind, became = before.get("dtype"), after.get("dtype")
+    (kind, shape), (became, new_shape) = read_tensor(was), read_tensor(now)
     if kind != became:
         text = f"{where} was {kind} and is {became}"
-        if became in WIDER.get(str(kind), ()):
+        if became in WIDER.get(kind, ()):
             notes.append(text)
         else:
             yield text
-    yield from _find_narrower_shape(before.get("shape"), after.get("shape"), where, notes)
+    yield from _find_narrower_shape(shape, new_shape, where, notes)
 
 
-def _find_narrower_shape(was: Any, now: Any, where: str, notes: list[str]) -> Iterator[str]:
+def _find_narrower_shape(was: list[int], now: list[int], where: str, notes: list[str]) -> Iterator[str]:
     if was == now:
         return
-    text = f"{where} had the shape {_tell_shape(was)} and has {_tell_shape(now)}"
-    fits = (
-        isinstance(was, list)
-        and isinstance(now, list)
-        and len(was) == len(now)
-        and all(after in {-1, before} for before, after in zip(was, now, strict=True))
-    )
-    if fits:
+    text = f"{where} had the shape {was} and has {now}"
+    if len(was) == len(now) and all(after in {-1, before} for before, after in zip(was, now, strict=True)):
         notes.append(text)
     else:
         yield text
@@ -169,6 +162,15 @@ def read_columns(signature: Spec, part: str) -> dict[str, Spec] | None:
     return {str(column.get("name", position)): column for position, column in enumerate(columns)}
 
 
+def read_tensor(spec: Spec) -> tuple[str, list[int]]:
+    """Its dtype and its shape, in which -1 is any number."""
+    tensor = _read_map(spec, "tensor-spec")
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+        raise UnreadableSignature("a tensor has no shape")
+    return str(tensor.get("dtype")), shape
+
+
 def _read_map(spec: Spec, key: str) -> Spec:
     value = spec.get(key)
     if not isinstance(value, Mapping):
@@ -188,8 +190,8 @@ def _type_of(spec: Spec) -> dict[str, Any]:
 def _tell(spec: Spec) -> str:
     if spec.get("type") != "tensor":
         return str(spec.get("type"))
-    tensor = _read_map(spec, "tensor-spec")
-    return f"a tensor of {tensor.get('dtype')}, {_tell_shape(tensor.get('shape'))}"
+    dtype, shape = read_tensor(spec)
+    return f"a tensor of {dtype}, {shape}"
 
 
 def _tell_shape(shape: Any) -> str:

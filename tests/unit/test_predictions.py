@@ -67,3 +67,7 @@ def test_an_answer_for_two_rows(predictions: Any, outputs: Any, said: str | None
 def test_a_tensor_without_a_batch_is_one_thing_and_not_rows() -> None:
     signature = {"inputs": [SINGLE], "outputs": [{"type": "tensor", "tensor-spec": {"shape": [1]}}]}
     assert find_misfit(b'{"inputs": [1.0, 2.0]}', [5.0], signature) is None
+
+
+def test_a_body_that_is_not_json_has_no_rows_to_count() -> None:
+    assert count_rows(b"1,2,3") is None

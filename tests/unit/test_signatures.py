@@ -1,11 +1,13 @@
 """Which changes of a signature break somebody who sends to it or reads from it."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.core.predictions import find_misfit
 from router.core.signatures import UnreadableSignature, compare_signatures
 
 Json = dict[str, Any]
@@ -163,3 +165,31 @@ def test_to_take_a_column_away_always_breaks(signature: Json, data: st.DataObjec
     kept = data.draw(st.lists(st.sampled_from(signature[part]), unique_by=str)) if signature[part] else []
     compared = compare_signatures(signature, {**signature, part: kept})
     assert bool(compared.breaks) == (len(kept) < len(signature[part]))
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 3)
+    | st.sampled_from(["tensor", "object", "array", "integer"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "type", "required", "tensor-spec", "shape", "items", "properties"]),
+            inner,
+        )
+    ),
+)
+oddities = st.dictionaries(st.sampled_from(["inputs", "outputs", "params"]), anything)
+
+
+@given(oddities, oddities)
+def test_whatever_stands_in_a_model_file_is_compared_or_called_unreadable(first: Json, second: Json) -> None:
+    with suppress(UnreadableSignature):
+        compare_signatures(first, second)
+
+
+@given(oddities, anything)
+def test_whatever_is_promised_an_answer_fits_or_not(signature: Json, predictions: Any) -> None:
+    with suppress(UnreadableSignature):
+        find_misfit(b'{"inputs": [[1]]}', predictions, signature)

@@ -103,6 +103,20 @@ async def test_what_was_trained_is_judged_by_its_runs_metrics(yard: Yard, limit:
         assert gates[-1]["evidence"]["metrics"]["rmse"]["value"] == 55
 
 
+async def test_force_holds_for_the_rollout_that_a_training_has_promised(yard: Yard) -> None:
+    async with calling(yard) as (client, engine):
+        answer = await post_and_end(
+            yard,
+            client,
+            engine,
+            "/admin/train_then_roll/iris",
+            json={"gates": {"metric": {"rmse": {"max": 50}}}, "force": True, "reason": "a demonstration"},
+        )
+        assert answer.status_code == 200
+        assert "has overridden gates (a demonstration): metric failed" in answer.json()["warnings"][0]
+        assert await yard.served_version() == answer.json()["version"]
+
+
 async def test_a_metric_that_is_not_a_number_is_told_in_words(yard: Yard) -> None:
     async with calling(yard) as (client, engine):
         training = await yard.train(engine)
