@@ -67,7 +67,7 @@ def _find_lost_inputs(
         elif _is_required(spec) and not _is_required(now[name]):
             notes.append(f"{where} was required and is optional")
         yield from _find_narrower(spec, now[name], where, notes)
-    for name in now.keys() - was.keys():
+    for name in (name for name in now if name not in was):
         if _is_required(now[name]):
             yield f"{word} `{name}` is new and required"
         else:
@@ -132,7 +132,7 @@ def _compare_outputs(active: Spec, candidate: Spec, notes: list[str]) -> Iterato
             yield f"output `{name}` was {_tell(spec)} and is {_tell(now[name])}"
         elif _is_required(spec) != _is_required(now[name]):
             yield f"output `{name}` is {'always' if _is_required(now[name]) else 'not always'} there now"
-    for name in now.keys() - was.keys():
+    for name in (name for name in now if name not in was):
         yield f"output `{name}` is new"
 
 
@@ -149,7 +149,7 @@ def _compare_params(active: Spec, candidate: Spec, notes: list[str]) -> Iterator
             yield f"{where} had the shape {_tell_shape(before)} and has {_tell_shape(after)}"
         if spec.get("default") != now[name].get("default"):
             notes.append(f"{where} has another default")
-    notes += [f"parameter `{name}` is new" for name in now.keys() - was.keys()]  # each has a default
+    notes += [f"parameter `{name}` is new" for name in now if name not in was]  # each has a default
 
 
 def read_columns(signature: Spec, part: str) -> dict[str, Spec] | None:

@@ -175,7 +175,7 @@ anything = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["name", "type", "required", "tensor-spec", "shape", "items", "properties"]),
+            st.sampled_from(["name", "type", "tensor-spec", "shape", "items", "properties"]),
             inner,
         )
     ),
