@@ -67,8 +67,10 @@ def _find_lost_inputs(
         elif _is_required(spec) and not _is_required(now[name]):
             notes.append(f"{where} was required and is optional")
         yield from _find_narrower(spec, now[name], where, notes)
-    for name in (name for name in now if name not in was):
-        if _is_required(now[name]):
+    for name, spec in now.items():
+        if name in was:
+            continue
+        if _is_required(spec):
             yield f"{word} `{name}` is new and required"
         else:
             notes.append(f"{word} `{name}` is new and optional")
@@ -132,8 +134,7 @@ def _compare_outputs(active: Spec, candidate: Spec, notes: list[str]) -> Iterato
             yield f"output `{name}` was {_tell(spec)} and is {_tell(now[name])}"
         elif _is_required(spec) != _is_required(now[name]):
             yield f"output `{name}` is {'always' if _is_required(now[name]) else 'not always'} there now"
-    for name in (name for name in now if name not in was):
-        yield f"output `{name}` is new"
+    yield from (f"output `{name}` is new" for name in now if name not in was)
 
 
 def _compare_params(active: Spec, candidate: Spec, notes: list[str]) -> Iterator[str]:
