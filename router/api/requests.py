@@ -4,13 +4,22 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import Depends, Header, Path, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from starlette.convertors import Convertor, register_url_convertor
 
+from router.core.gates import GatePlan
 from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, Weight
 from router.engine.commands import Caller
@@ -81,6 +90,24 @@ class Body(BaseModel):
 
 Reason = Annotated[str, Field(max_length=1000, description="why, for the history")]
 Plan = Annotated[Strategy, Field(description="how users are moved to it; in place of the spec's `rollout`")]
+Gates = Annotated[
+    GatePlan, Field(description="what it must pass before it gets traffic; in place of the spec's `gates`")
+]
+
+
+class Gated(Body):
+    rollout: Plan | None = None
+    gates: Gates | None = None
+    force: bool = Field(
+        default=False, strict=True, description="go on whatever the gates say; needs a `reason`"
+    )
+    reason: Reason | None = None
+
+    @model_validator(mode="after")
+    def refuse_force_without_reason(self) -> Self:
+        if self.force and not (self.reason or "").strip():
+            raise ValueError("`force` needs a `reason`")
+        return self
 
 
 class TrainBody(Body):
@@ -99,9 +126,8 @@ class TrainBody(Body):
     )
 
 
-class TrainThenRollBody(TrainBody):
-    rollout: Plan | None = None
-    reason: Reason | None = None
+class TrainThenRollBody(TrainBody, Gated):
+    pass
 
 
 class WeightBody(Body):
@@ -110,15 +136,13 @@ class WeightBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"weight": 30}]})
 
 
-class RollBody(Body):
+class RollBody(Gated):
     name: ModelName
     ref: VersionOrAlias = Field(description="a version, or `@alias`")
     wait_ready_seconds: ReadySeconds | None = None
     serve_image: Reference | None = None
     wait_seconds: WaitSeconds | None = Field(default=None, description="how long to wait for the switch")
     endpoint: EndpointName = DEFAULT_ENDPOINT
-    rollout: Plan | None = None
-    reason: Reason | None = None
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -53,6 +53,8 @@ async def roll(
         endpoint=body.endpoint,
         settle_seconds=min(SETTLE_SECONDS, patience),
         plan=body.rollout,
+        gate_plan=body.gates,
+        forced=body.force,
         reason=body.reason,
     )
     started = await once(engine, caller, patience, partial(engine.commands.start_rollout, wanted, caller))

@@ -134,6 +134,8 @@ def _read_request(trainer: str, body: TrainBody | None, *, then_roll: bool) -> T
         parameters=body.parameters,
         then_roll=then_roll,
         plan=rolling.rollout,
+        gate_plan=rolling.gates,
+        forced=rolling.force,
         reason=rolling.reason,
     )
 

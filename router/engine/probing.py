@@ -37,6 +37,8 @@ class Proof:
 
     warnings: tuple[str, ...] = ()
     evidence: dict[str, Any] = field(default_factory=dict)
+    asked: bytes | None = None
+    answer: Any = None  # predictions, parsed
 
 
 class Prober:
@@ -93,7 +95,7 @@ class Prober:
             return Proof(
                 ("the model has no input example: only /ping was asked, no prediction made",), evidence
             )
-        return Proof((), evidence | {"predictions": _shorten(answer)})
+        return Proof((), evidence | {"predictions": _shorten(answer)}, example, answer)
 
     async def predict(
         self, address: str, example: bytes, seconds: float = math.inf, *, what: str = EXAMPLE
