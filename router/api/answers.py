@@ -17,7 +17,8 @@ HIDDEN_TRAINING_FIELDS = {"env", "revision"}
 
 def training_view(training: Training) -> dict[str, Any]:
     return training.model_dump(mode="json", exclude=HIDDEN_TRAINING_FIELDS) | {
-        "model_uri": training.model_uri
+        "model_uri": training.model_uri,
+        "metrics": training.told_metrics,
     }
 
 
@@ -35,7 +36,7 @@ def training_fields(training: Training) -> dict[str, Any]:
         "version": training.version,
         "alias_set": None,
         "model_uri": training.model_uri,
-        "metrics": training.metrics,
+        "metrics": training.told_metrics,
         "parameters": training.run_parameters or training.parameters,
         "image_key": training.image_key,
         "serve_image": training.serve_image,
@@ -57,6 +58,7 @@ async def rollout_fields(engine: Engine, rollout: Rollout) -> dict[str, Any]:
         "version": rollout.version,
         "alias": alias_of(policy, endpoint),
         "model_uri": rollout.model_uri,
+        "gates": rollout.gates,
         "warnings": rollout.warnings,
     }
 
@@ -97,6 +99,8 @@ async def answer_training_then_rollout(engine: Engine, training: Training, rollo
             "alias_set": switched["alias"],
             "rollout_id": rollout.id,
             "active": switched["active"],
+            "gates": switched["gates"],
+            "warnings": (*training.warnings, *rollout.warnings),
         }
         return JSONResponse(jsonable_encoder(fields | rolled))
     if not rollout.phase.terminal:
@@ -123,6 +127,7 @@ def _rollout_problem(rollout: Rollout, failure: Failure) -> dict[str, Any]:
         "id": rollout.id,
         "phase": str(rollout.phase),
         "model_uri": rollout.model_uri,
+        "gates": rollout.gates,
         "logs_tail": rollout.logs_tail,
     }
 

@@ -20,12 +20,23 @@ TRAINED: dict[str, Any] = {
     "logs_tail": "INFO modelkit.train: registered DiabetesRF version 2",
     "warnings": [],
 }
+GATES: list[dict[str, Any]] = [
+    {
+        "name": "metric",
+        "verdict": "passed",
+        "reason": "`rmse` is 56.2, at most 60 is allowed",
+        "evidence": {"metrics": {"rmse": {"value": 56.2, "champion": None, "bound": {"max": 60}}}},
+        "started": 1795236648.9,
+        "ended": 1795236649.0,
+    }
+]
 TRAINED_AND_ROLLED = TRAINED | {
     "alias_set": "deployed",
     "rolled": True,
     "public_url": "http://localhost:9000",
     "rollout_id": ROLLOUT_ID,
     "active": "default-v2-b50ee8be",
+    "gates": GATES,
 }
 ROLLED: dict[str, Any] = {
     "id": ROLLOUT_ID,
@@ -36,6 +47,7 @@ ROLLED: dict[str, Any] = {
     "version": 2,
     "alias": "deployed",
     "model_uri": "models:/DiabetesRF/2",
+    "gates": GATES,
     "warnings": [],
 }
 TRAINING: dict[str, Any] = {
@@ -59,6 +71,7 @@ ROLLOUT: dict[str, Any] = {
     "server_id": "srv_1a467fbfb50ee8be",
     "previous_server_id": "srv_9417c5f6cfe5739c",
     "evidence": {"probe": {"ping": 200, "attempts": 3, "predictions": "[149.8]"}},
+    "gates": GATES,
     "failure": None,
     "logs_tail": None,
 }

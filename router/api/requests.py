@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from starlette.convertors import Convertor, register_url_convertor
 
+from router.core.gates import GatePlan
 from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, NAME_PATTERN, Weight, check_alias
 from router.core.versions import MAX_VERSION, MODEL_NAME_PATTERN
@@ -93,6 +94,24 @@ class Body(BaseModel):
 
 
 Plan = Annotated[Strategy, Field(description="how users are moved to it; in place of the spec's `rollout`")]
+Gates = Annotated[
+    GatePlan, Field(description="what it must pass before it gets traffic; in place of the spec's `gates`")
+]
+
+
+class Gated(Body):
+    rollout: Plan | None = None
+    gates: Gates | None = None
+    force: bool = Field(
+        default=False, strict=True, description="go on whatever the gates say; needs a `reason`"
+    )
+    reason: Reason | None = Field(default=None, description=WHY)
+
+    @model_validator(mode="after")
+    def refuse_force_without_reason(self) -> Self:
+        if self.force and not (self.reason or "").strip():
+            raise ValueError("`force` needs a `reason`")
+        return self
 
 
 class TrainBody(Body):
@@ -111,12 +130,10 @@ class TrainBody(Body):
     )
 
 
-class TrainThenRollBody(TrainBody):
+class TrainThenRollBody(TrainBody, Gated):
     endpoint: EndpointName | None = Field(
         default=None, description="where the version goes; omitted: where the spec says, else `default`"
     )
-    rollout: Plan | None = None
-    reason: Reason | None = Field(default=None, description=WHY)
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"wait_seconds": 600, "reason": "trained on November"}]}
@@ -129,15 +146,13 @@ class WeightBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"weight": 30}]})
 
 
-class RollBody(Body):
+class RollBody(Gated):
     name: ModelName
     ref: VersionOrAlias = Field(description="a version, or `@alias`")
     wait_ready_seconds: ReadySeconds | None = None
     serve_image: Reference | None = None
     wait_seconds: WaitSeconds | None = Field(default=None, description="how long to wait for the switch")
     endpoint: EndpointName = DEFAULT_ENDPOINT
-    rollout: Plan | None = None
-    reason: Reason | None = Field(default=None, description=WHY)
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -55,6 +55,8 @@ async def roll(
         reason=body.reason,
         settle_seconds=min(SETTLE_SECONDS, patience),
         plan=body.rollout,
+        gate_plan=body.gates,
+        forced=body.force,
     )
     started = await once(engine, caller, patience, partial(engine.commands.start_rollout, wanted, caller))
     return await _answer_when_settled(engine, *started)

@@ -71,6 +71,8 @@ async def train_then_roll(
         then_roll=True,
         endpoint=body.endpoint,
         plan=body.rollout,
+        gate_plan=body.gates,
+        forced=body.force,
         reason=body.reason,
     )
     training_id, wait = await _start(engine, request, wanted, body, idempotency_key)

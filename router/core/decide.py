@@ -148,7 +148,9 @@ def decide_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAc
         return AbortRollout(RolloutPhase.ROLLED_BACK, _aborted(rollout))
     if phase is RolloutPhase.PENDING:
         return PrepareCandidate()
-    if now >= rollout.ready_deadline and rollout.weight is None:
+    # A candidate that is being judged has proved itself, and each gate has a deadline of its own.
+    late = now >= rollout.ready_deadline and phase is not RolloutPhase.GATING
+    if late and rollout.weight is None:
         return AbortRollout(RolloutPhase.FAILED, _not_ready_in_time(rollout))
     if phase is RolloutPhase.LAUNCHING:
         return StopActive() if seen.active_in_the_way else LaunchCandidate()

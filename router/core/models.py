@@ -4,12 +4,14 @@ Every record is frozen; a change is a new value, written only if the stored one 
 change was made from (`revision`).
 """
 
+import math
 from enum import StrEnum
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.core.errors import SwitchyardError
+from router.core.gates import GatePlan, GateResult
 from router.core.specs import Resources
 from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, Weight
@@ -86,6 +88,11 @@ Phase = TrainingPhase | RolloutPhase | ServerPhase | EndpointPhase
 Slot = Literal["blue", "green"]
 
 
+def tell_number(value: float | None) -> float | str | None:
+    """As JSON can say it, which has no word for NaN and infinity."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
 class Failure(BaseModel):
     """Why something ended badly, in the words of the error that ended it."""
 
@@ -129,6 +136,8 @@ class RollIntent(BaseModel):
     endpoint: str = DEFAULT_ENDPOINT
     wait_ready_seconds: float
     plan: Strategy = Strategy()
+    gate_plan: GatePlan = GatePlan()
+    forced: bool = False
 
 
 class Training(Record):
@@ -165,6 +174,11 @@ class Training(Record):
     reason: str | None = None  # as whoever asked for it gave it
 
     @property
+    def told_metrics(self) -> dict[str, float | str | None] | None:
+        found = self.metrics
+        return None if found is None else {name: tell_number(value) for name, value in found.items()}
+
+    @property
     def model_uri(self) -> str | None:
         return f"models:/{self.registered_model}/{self.version}" if self.version is not None else None
 
@@ -197,6 +211,9 @@ class Rollout(Record):
     preempts: str | None = None  # the rollout that this rollback has pushed aside
     preempted: bool = False  # no longer holds its endpoint: it only cleans up after itself
     abort_requested: bool = False
+    gate_plan: GatePlan = GatePlan()
+    gates: tuple[GateResult, ...] = ()
+    forced: bool = False  # goes on whatever the gates say
     plan: Strategy = Strategy()
     step: int = -1  # index into the plan's shares; -1: before the first
     steps: tuple[StepRecord, ...] = ()  # the last one is where it stands

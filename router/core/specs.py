@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from router.core.errors import InvalidSpec
+from router.core.gates import GatePlan
 from router.core.spec_text import ENV_FIELD, KeyPath, Problem, SpecText, read_text
 from router.core.strategies import Strategy
 from router.core.traffic import NAME_PATTERN
@@ -114,6 +115,7 @@ class TrainerEntry(BaseModel):
     env: dict[str, str] = Field(default_factory=dict, repr=False)  # may hold secrets
     resources: Resources = Resources()
     rollout: Strategy | None = None
+    gates: GatePlan | None = None
     volumes: dict[VolumeName, Folder] = Field(default_factory=dict, max_length=16)
     endpoint: Annotated[str, AfterValidator(check_endpoint)] | None = None  # where train_then_roll rolls to
 

@@ -14,8 +14,10 @@ from router.core.errors import (
     UnknownTrainer,
     UnknownVersion,
 )
+from router.core.gates import GatePlan
 from router.core.images import DefaultImages, choose_images
 from router.core.models import RollIntent, Rollout, RolloutPhase, Training, TrainingPhase
+from router.core.specs import TrainerSpec
 from router.core.strategies import Strategy
 from router.core.traffic import DEFAULT_ENDPOINT, Traffic
 from router.core.variables import experiment_of, merge_parameters, registered_model_of
@@ -53,6 +55,8 @@ class TrainingRequest:
     then_roll: bool = False
     endpoint: str | None = None  # None: the spec's, or the default one
     plan: Strategy | None = None  # in place of the spec's
+    gate_plan: GatePlan | None = None  # the same
+    forced: bool = False  # whatever the gates say
     reason: str | None = None
 
 
@@ -66,6 +70,8 @@ class RolloutRequest:
     reason: str | None = None
     settle_seconds: float = SETTLE_SECONDS  # how long it may wait for one that has switched already
     plan: Strategy | None = None  # in place of that of the trainer's spec
+    gate_plan: GatePlan | None = None  # the same
+    forced: bool = False  # whatever the gates say
 
 
 class Commands:
@@ -120,6 +126,8 @@ class Commands:
             endpoint=endpoint,
             wait_ready_seconds=policy.health_timeout,
             plan=request.plan or spec.rollout or policy.plan,
+            gate_plan=request.gate_plan or spec.gates or GatePlan(),
+            forced=request.forced,
         )
         training = Training(
             id=training_id,
@@ -192,6 +200,7 @@ class Commands:
     ) -> Rollout:
         now = self._context.clock.now()
         ready = request.wait_ready_seconds or self._context.policy.health_timeout
+        spec = await self._find_spec(version)
         return Rollout(
             id=self._context.ids.new("rol"),
             created_at=now,
@@ -204,18 +213,20 @@ class Commands:
             ref=str(request.ref) if isinstance(request.ref, int) else f"@{request.ref}",
             serve_image=image,
             ready_deadline=now + ready,
-            plan=request.plan or await self._planned_by_trainer(version) or self._context.policy.plan,
+            plan=request.plan or (spec and spec.rollout) or self._context.policy.plan,
+            gate_plan=request.gate_plan or (spec and spec.gates) or GatePlan(),
+            forced=request.forced,
             requested_by=caller.name,
             reason=request.reason,
         )
 
-    async def _planned_by_trainer(self, version: ModelVersion) -> Strategy | None:
-        """What the spec of the trainer that made it says now, if there still is one."""
+    async def _find_spec(self, version: ModelVersion) -> TrainerSpec | None:
+        """Of the trainer that made it, as it is now, if there still is one."""
         trainer = version.tags.get("switchyard.trainer")
         if trainer is None:
             return None
         try:
-            return (await self._context.specs.trainer(trainer)).rollout
+            return await self._context.specs.trainer(trainer)
         except UnknownTrainer:
             return None
 

@@ -12,6 +12,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from router.core.actions import (
+    JudgeCandidate,
     LaunchCandidate,
     LaunchTrainer,
     PrepareCandidate,
@@ -33,6 +34,7 @@ from router.engine.training_actions import TrainingActions
 # which a rollout that has only its alias left to move keeps the next one out.
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 
+SLOW = PrepareCandidate | StopActive | LaunchCandidate | ProbeCandidate | JudgeCandidate
 OBSERVED = frozenset({RolloutPhase.PROBING, RolloutPhase.GATING, RolloutPhase.SHIFTING})
 
 T = TypeVar("T", Training, Rollout)
@@ -145,7 +147,7 @@ class Reconciler:
         if isinstance(action, Wait):
             look = now + LOOK_SECONDS if finding is not None else None
             return min((at for at in (look, action.until) if at is not None), default=None)
-        if isinstance(action, PrepareCandidate | StopActive | LaunchCandidate | ProbeCandidate):
+        if isinstance(action, SLOW):
             await self._unless_told_to_end(rollout, partial(self._rollouts.carry_out, rollout, action))
         elif begun := await self._rollouts.carry_out(rollout, action, finding):
             self._group.start_soon(self._work_rollout, begun)

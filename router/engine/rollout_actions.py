@@ -3,6 +3,7 @@
 Everything slow (launch, probe) happens outside the endpoint's lock. Traffic is `shifting`'s.
 """
 
+from functools import partial
 from typing import Any
 
 from router.core.actions import (
@@ -19,12 +20,15 @@ from router.core.actions import (
     Wait,
 )
 from router.core.errors import CandidateUnhealthy, NoMemoryForCandidate, SwitchyardError
+from router.core.gates import GateResult, find_objections
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
 from router.core.traffic import Traffic
 from router.core.verdicts import Judgement
 from router.engine.aliasing import sync_alias
 from router.engine.context import Context, giving_up_without_room
+from router.engine.gates.runner import GateRunner
 from router.engine.probing import ProbeFailed
+from router.engine.racing import race
 from router.engine.room import Room
 from router.engine.servers import Servers
 from router.engine.shifting import PING_SECONDS, Shifting
@@ -40,6 +44,7 @@ class RolloutActions:
         self._servers = servers
         self._shifting = Shifting(context, servers)
         self._room = Room(context, servers)
+        self._gates = GateRunner(context)
 
     async def carry_out(
         self, rollout: Rollout, action: RolloutAction, finding: Judgement | None = None
@@ -55,7 +60,7 @@ class RolloutActions:
             case ProbeCandidate():
                 await self._probe(rollout)
             case JudgeCandidate():
-                await self._ledger.move(rollout, "the candidate passed", phase=RolloutPhase.SHIFTING)
+                await self._judge(rollout)
             case PromoteVersion():
                 await sync_alias(self._context, rollout.endpoint)
                 await self._ledger.move(rollout, "the alias follows", phase=RolloutPhase.BAKING)
@@ -201,11 +206,50 @@ class RolloutActions:
             phase=RolloutPhase.GATING,
             warnings=rollout.warnings + proof.warnings,
             evidence=rollout.evidence | {"probe": proof.evidence},
+            gates=(await self._gates.judge_probe(rollout, server, proof),),
         )
         kept: list[Change] = []
         if body is not None and server.probe_body != body:
             kept.append(self._ledger.moved(server, probe_body=body))
         await self._ledger.apply(moved, *kept)
+
+    async def _judge(self, rollout: Rollout) -> None:
+        """All gates, also after one that failed: whoever has to mend the model wants to know all of it."""
+        candidate = await self._candidate(rollout)
+        try:
+            judged = await race(
+                partial(self._gates.judge, rollout, candidate), partial(self._servers.await_end, candidate.id)
+            )
+        except ProbeFailed as ended:
+            raise CandidateUnhealthy(
+                f"the candidate for {rollout.model_uri} did not live to be judged: {ended};"
+                " it got no traffic and the active server was left as it was",
+                hint="the end of its log is in `logs_tail`",
+            ) from ended
+        gates = rollout.gates + judged
+        untold = await self._gates.tag_version(rollout, gates)
+        warnings = (*rollout.warnings, untold) if untold else rollout.warnings
+        objections = find_objections(gates, rollout.gate_plan)
+        if objections and not rollout.forced:
+            await self._abort(
+                rollout, RolloutPhase.FAILED, _held_back(rollout, objections), gates=gates, warnings=warnings
+            )
+            return
+        text = "the candidate passed"
+        if objections:
+            who, told = rollout.requested_by or "somebody", "; ".join(map(str, objections))
+            text = f"{who} has overridden gates ({rollout.reason}): {told}"
+            warnings = (*warnings, text)
+        now = self._context.clock.now()
+        took = now - rollout.entered[str(RolloutPhase.GATING)]  # was not the candidate's time
+        await self._ledger.move(
+            rollout,
+            text,
+            phase=RolloutPhase.SHIFTING,
+            gates=gates,
+            warnings=warnings,
+            ready_deadline=rollout.ready_deadline + took,
+        )
 
     async def _finish(self, rollout: Rollout, warning: str | None, finding: Judgement | None) -> None:
         await self._ledger.move(
@@ -222,6 +266,7 @@ class RolloutActions:
         outcome: RolloutPhase,
         failure: Failure | None,
         finding: Judgement | None = None,
+        **changes: Any,
     ) -> None:
         """Only a note: whatever takes time comes after the traffic has gone back."""
         await self._ledger.move(
@@ -231,6 +276,7 @@ class RolloutActions:
             outcome=outcome,
             failure=failure,
             steps=close_step(rollout, self._context.clock.now(), finding=finding),
+            **changes,
         )
 
     async def _put_away(self, rollout: Rollout) -> None:
@@ -256,3 +302,14 @@ class RolloutActions:
     async def _candidate(self, rollout: Rollout) -> Server:
         assert rollout.server_id is not None
         return await self._context.store.get(Server, rollout.server_id)
+
+
+def _held_back(rollout: Rollout, objections: list[GateResult]) -> Failure:
+    told = "; ".join(map(str, objections))
+    return Failure(
+        code="gate_failed",
+        message=f"the candidate for {rollout.model_uri} did not pass: {told};"
+        " it got no traffic and the active server was left as it was",
+        hint="`gates` has the evidence; `force: true` with a `reason` rolls it out all the same",
+        status=409,
+    )

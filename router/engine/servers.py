@@ -1,6 +1,7 @@
 """What rollouts and the supervisor both do with a server: draft, launch, prove, hand traffic to and from."""
 
 from functools import partial
+from typing import Never
 
 from router.core.models import Server, ServerPhase, Slot
 from router.engine.context import Context
@@ -110,12 +111,12 @@ class Servers:
             example = await self._context.registry.input_example(server.model_name, server.version)
         proof = await race(
             partial(self._context.prober.prove, server.address, example, deadline),
-            partial(self._await_end, server.id),
+            partial(self.await_end, server.id),
         )
         small = example is not None and len(example) <= KEPT_BODY_BYTES
         return proof, example.decode() if example is not None and small else None
 
-    async def _await_end(self, owner: str) -> Proof:
+    async def await_end(self, owner: str) -> Never:
         """Raises ProbeFailed when the server has ended."""
         while True:
             changed = self._ledger.wakeups.take(owner)

@@ -244,6 +244,8 @@ class TrainingActions:
             training_id=training.id,
             ready_deadline=now + training.roll.wait_ready_seconds,
             plan=training.roll.plan,
+            gate_plan=training.roll.gate_plan,
+            forced=training.roll.forced,
             requested_by=training.requested_by,
             reason=training.reason,
         )

@@ -206,6 +206,13 @@ def test_resources_survive_the_way_through_json() -> None:
         ("rollout: {strategy: canary, steps: [5, 101]}", "forest.rollout.steps.1.weight: Input should be"),
         ("rollout: {strategy: canary, steps: [50, 5]}", "forest.rollout: `steps` are out of order"),
         ("rollout: {sticky: true}", "forest.rollout: `sticky` belongs to the strategy canary"),
+        ("gates: {chalenge: {}}", "forest.gates.chalenge: there is no such field; the fields are signature,"),
+        ("gates: {signature: 1}", "forest.gates.signature: must be true or false"),
+        ("gates: {metric: {rmse: {mx: 60}}}", "forest.gates.metric.rmse.mx: there is no such field; the"),
+        ("gates: {metric: {rmse: {max: low}}}", "forest.gates.metric.rmse.max: must be a number"),
+        ("gates: {metric: {rmse: {max: 1, min: 2}}}", "forest.gates.metric.rmse: `min` is above `max`"),
+        ("gates: {metric: {rmse: 60}}", "forest.gates.metric.rmse: must be a map of fields"),
+        ("gates: {deadline: 0}", "forest.gates.deadline: Input should be greater than 0"),
         ("source: !secret x", "forest.source: the tag !secret is not known here"),
     ],
 )

@@ -1,6 +1,7 @@
 """What the tiny trainer does to MLflow, over plain HTTP."""
 
 import json
+import math
 import os
 import urllib.error
 import urllib.request
@@ -16,7 +17,9 @@ class Tracking:
         self.run_id = os.environ["MLFLOW_RUN_ID"]
 
     def log_metric(self, key: str, value: float) -> None:
-        self.call("POST", "runs/log-metric", run_id=self.run_id, key=key, value=value, timestamp=0)
+        """Not a number goes as text, as MLflow's own clients send it: a bare NaN is stored as 0."""
+        sent = "NaN" if math.isnan(value) else value
+        self.call("POST", "runs/log-metric", run_id=self.run_id, key=key, value=sent, timestamp=0)
 
     def log_dataset(self, name: str, digest: str) -> None:
         dataset = {"name": name, "digest": digest, "source_type": "local", "source": "{}"}
@@ -25,13 +28,15 @@ class Tracking:
             "POST", "runs/log-inputs", run_id=self.run_id, datasets=[{"tags": tags, "dataset": dataset}]
         )
 
-    def log_model(self, run_id: str, example: str | None) -> str:
-        """URI of a model with an input example, if one is given."""
+    def log_model(self, run_id: str, example: str | None, signature: dict[str, Any]) -> str:
+        """URI of a model with an input example and a signature, if they are given."""
         info = self.call("GET", f"runs/get?run_id={run_id}")["run"]["info"]
         begun = self.call(
             "POST", "logged-models", experiment_id=info["experiment_id"], source_run_id=run_id, name="model"
         )["model"]["info"]
         described: dict[str, Any] = {"flavors": {}}
+        if signature:
+            described["signature"] = {part: json.dumps(value) for part, value in signature.items()}
         if example is not None:
             described["saved_input_example_info"] = {"serving_input_path": EXAMPLE_FILE}
             self.upload(f"{begun['artifact_uri']}/{EXAMPLE_FILE}", example)

@@ -44,11 +44,11 @@ def train() -> None:
 
 def register(behaviour: str, name: str) -> None:
     tracking = Tracking()
-    tracking.log_metric("rmse", 42.0)
+    tracking.log_metric("rmse", float(os.environ.get("RMSE", "42")))
     tracking.log_dataset("points", "a1b2c3d4")
     run_id = tracking.create_other_run() if behaviour == "other-run" else tracking.run_id
     example = None if behaviour == "no-example" else EXAMPLE
-    model = tracking.log_model(run_id, example)
+    model = tracking.log_model(run_id, example, json.loads(os.environ.get("SIGNATURE", "{}")))
     if behaviour == "registers-none":
         return
     tracking.register("SomethingElse" if behaviour == "other-name" else name, run_id, model)
