@@ -109,7 +109,7 @@ class Gated(Body):
 
     @model_validator(mode="after")
     def refuse_force_without_reason(self) -> Self:
-        if self.force and not (self.reason or "").strip():
+        if self.force and self.reason is None:
             raise ValueError("`force` needs a `reason`")
         return self
 

@@ -56,7 +56,7 @@ async def test_force_without_a_reason_is_refused(yard: Yard, path: str, reason: 
     async with calling(yard) as (client, _):
         refused = await client.post(path, json=body)
         assert refused.status_code == 422
-        assert "`force` needs a `reason`" in refused.text
+        assert "reason" in refused.text
 
 
 @pytest.mark.parametrize(
