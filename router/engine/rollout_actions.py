@@ -23,7 +23,7 @@ from router.core.errors import CandidateUnhealthy, NoMemoryForCandidate, Switchy
 from router.core.gates import GateResult, find_objections
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
 from router.core.traffic import Traffic
-from router.core.verdicts import Judgement
+from router.core.verdicts import Judgement, Verdict
 from router.engine.aliasing import sync_alias
 from router.engine.context import Context, giving_up_without_room
 from router.engine.gates.runner import GateRunner
@@ -214,19 +214,7 @@ class RolloutActions:
         await self._ledger.apply(moved, *kept)
 
     async def _judge(self, rollout: Rollout) -> None:
-        """All gates, also after one that failed: whoever has to mend the model wants to know all of it."""
-        candidate = await self._candidate(rollout)
-        try:
-            judged = await race(
-                partial(self._gates.judge, rollout, candidate), partial(self._servers.await_end, candidate.id)
-            )
-        except ProbeFailed as ended:
-            raise CandidateUnhealthy(
-                f"the candidate for {rollout.model_uri} did not live to be judged: {ended};"
-                " it got no traffic and the active server was left as it was",
-                hint="the end of its log is in `logs_tail`",
-            ) from ended
-        gates = rollout.gates + judged
+        gates = rollout.gates + await self._ask_gates(rollout)
         untold = await self._gates.tag_version(rollout, gates)
         warnings = (*rollout.warnings, untold) if untold else rollout.warnings
         objections = find_objections(gates, rollout.gate_plan)
@@ -240,6 +228,7 @@ class RolloutActions:
             who, told = rollout.requested_by or "somebody", "; ".join(map(str, objections))
             text = f"{who} has overridden gates ({rollout.reason}): {told}"
             warnings = (*warnings, text)
+        doubts = [gate for gate in gates if gate.verdict is Verdict.INCONCLUSIVE and gate not in objections]
         now = self._context.clock.now()
         took = now - rollout.entered[str(RolloutPhase.GATING)]  # was not the candidate's time
         await self._ledger.move(
@@ -247,9 +236,23 @@ class RolloutActions:
             text,
             phase=RolloutPhase.SHIFTING,
             gates=gates,
-            warnings=warnings,
+            warnings=(*warnings, *(f"it went on all the same: {gate}" for gate in doubts)),
             ready_deadline=rollout.ready_deadline + took,
         )
+
+    async def _ask_gates(self, rollout: Rollout) -> tuple[GateResult, ...]:
+        """Raises CandidateUnhealthy if the candidate ends meanwhile."""
+        candidate = await self._candidate(rollout)
+        try:
+            return await race(
+                partial(self._gates.judge, rollout, candidate), partial(self._servers.await_end, candidate.id)
+            )
+        except ProbeFailed as ended:
+            raise CandidateUnhealthy(
+                f"the candidate for {rollout.model_uri} did not live to be judged: {ended};"
+                " it got no traffic and the active server was left as it was",
+                hint="the end of its log is in `logs_tail`",
+            ) from ended
 
     async def _finish(self, rollout: Rollout, warning: str | None, finding: Judgement | None) -> None:
         await self._ledger.move(

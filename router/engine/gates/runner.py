@@ -37,7 +37,10 @@ class GateRunner:
         self._context = context
 
     async def judge(self, rollout: Rollout, candidate: Server) -> tuple[GateResult, ...]:
-        """What each gate said, in their order. What a rollback goes back to has passed them already."""
+        """What each gate said: all of them, so that whoever mends the model knows all of it.
+
+        None for a rollback: what it goes back to has served already.
+        """
         if rollout.kind == "rollback":
             return ()
         context = self._context

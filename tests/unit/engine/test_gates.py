@@ -216,6 +216,7 @@ async def test_inconclusive_passes_where_the_plan_says_so(yard: Yard) -> None:
         rollout = await yard.roll(engine, 2, gate_plan=plan(metric=bounds, inconclusive="pass"))
         assert gate(rollout, "metric").verdict is Verdict.INCONCLUSIVE
         assert rollout.phase is RolloutPhase.SUCCEEDED
+        assert "it went on all the same: metric inconclusive: the champion's run" in rollout.warnings[0]
 
 
 async def test_a_version_without_a_run_fails_a_gate_on_metrics(yard: Yard) -> None:
