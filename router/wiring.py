@@ -119,6 +119,7 @@ def build_policy(settings: Settings) -> Policy:
         default_model_name=settings.default_model_name,
         default_model_version=read_reference(settings.default_model_version),
         canary_probability=settings.canary_probability,
+        challenges=settings.challenge_path,
         plan=Strategy(bake=settings.rollout_bake_sec),
     )
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
 
@@ -44,6 +45,7 @@ class Policy:
     default_model_name: str | None = None  # to serve at the start if nothing is serving
     default_model_version: int | str = "latest"
     canary_probability: float = 0.1  # share of a next model whose request does not say
+    challenges: Path = Path("challenges")  # folder of the operator's held-out rows
     plan: Strategy = field(default_factory=Strategy)  # of a rollout when neither request nor spec has one
 
     def endpoint_url(self, endpoint: str) -> str:
