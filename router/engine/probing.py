@@ -20,6 +20,7 @@ RETRY_SECONDS = 0.05
 LAST_ATTEMPT_SECONDS = 1.0  # for one that begins at the deadline
 ANSWER_BYTES = 300  # of a bad answer, kept as evidence
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+EXAMPLE = "the model's own input example"
 
 
 class ProbeFailed(Exception):
@@ -96,9 +97,11 @@ class Prober:
             )
         return Proof((), evidence | {"predictions": _shorten(answer)}, example, answer)
 
-    async def predict(self, address: str, example: bytes, seconds: float = math.inf) -> Any:
+    async def predict(
+        self, address: str, example: bytes, seconds: float = math.inf, *, what: str = EXAMPLE
+    ) -> Any:
         """The parsed predictions. Raises WrongAnswer if they are missing or not finite, else ProbeFailed."""
-        body = await self._ask("POST", f"http://{address}/invocations", example, seconds)
+        body = await self._ask("POST", f"http://{address}/invocations", example, seconds, what)
         try:
             predictions = json.loads(body)["predictions"]
             finite = _is_finite(predictions)
@@ -108,7 +111,9 @@ class Prober:
             raise WrongAnswer(f"/invocations answered predictions that are not finite: {_text(body)}")
         return predictions
 
-    async def _ask(self, method: str, url: str, content: bytes | None, seconds: float) -> bytes:
+    async def _ask(
+        self, method: str, url: str, content: bytes | None, seconds: float, what: str = ""
+    ) -> bytes:
         """The body of a 200. The time is that of the whole exchange, however slowly it drips."""
         path = httpx.URL(url).path
         seconds = min(seconds, self._answer_timeout)
@@ -120,7 +125,7 @@ class Prober:
         except httpx.RequestError as error:
             raise ProbeFailed(f"{path} did not answer: {type(error).__name__} {error}".rstrip()) from error
         if status == 400 and content is not None:
-            raise WrongAnswer(f"{path} refused the model's own input example: {_text(body)}")
+            raise WrongAnswer(f"{path} refused {what}: {_text(body)}")
         if status != 200:
             raise ProbeFailed(f"{path} answered {status}: {_text(body)}")
         return body

@@ -1,0 +1,72 @@
+"""Computes scikit-learn's metrics: one JSON document on standard input, one on standard output.
+
+A process of its own, so that the router never loads scikit-learn, and so that what a model answered can hold
+up or bring down nothing but this. Run as a file in isolated mode: it imports nothing of ours.
+"""
+
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    mean_absolute_error,
+    r2_score,
+    root_mean_squared_error,
+)
+
+
+def score_f1(truth: list[str], predictions: list[str]) -> float:
+    """Each class counts alike, as in what `modelkit` logs."""
+    return float(f1_score(truth, predictions, average="macro", zero_division=0.0))
+
+
+OF_NUMBERS: dict[str, Callable[..., Any]] = {
+    "rmse": root_mean_squared_error,
+    "mae": mean_absolute_error,
+    "r2": r2_score,
+}
+OF_CLASSES: dict[str, Callable[..., Any]] = {
+    "accuracy": accuracy_score,
+    "f1": score_f1,
+    "balanced_accuracy": balanced_accuracy_score,
+}
+
+
+def name_class(value: Any) -> str:
+    """One name, whether a server writes 1, 1.0 or true."""
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    return str(value)
+
+
+def score(metric: str, truth: list[Any], predictions: list[Any]) -> float | None:
+    """None: it is not a finite number, as when r2 is asked of a constant target and squares overflow."""
+    if metric in OF_NUMBERS:
+        value = float(
+            OF_NUMBERS[metric]([float(each) for each in truth], [float(each) for each in predictions])
+        )
+    else:
+        value = float(OF_CLASSES[metric]([*map(name_class, truth)], [*map(name_class, predictions)]))
+    return value if math.isfinite(value) else None
+
+
+def main() -> None:
+    warnings.simplefilter(
+        "ignore"
+    )  # of overflows and of classes that were never predicted: the score says it
+    asked = json.load(sys.stdin)
+    scores = {
+        who: {metric: score(metric, asked["truth"], predictions) for metric in asked["metrics"]}
+        for who, predictions in asked["predictions"].items()
+    }
+    json.dump(scores, sys.stdout, allow_nan=False)
+
+
+if __name__ == "__main__":
+    main()
