@@ -232,6 +232,9 @@ class Settings(BaseSettings):
     specs_path: FilePath = Path("specs")
     """Folder of trainer specs (`*.yaml`, `*.yml`, `*.json`), or one such file. Read again when it changes."""
 
+    challenge_path: Folder = Path("challenges")
+    """Folder of the files of held-out rows (`*.csv`, `*.json`) that `data` of a `challenge` may name."""
+
     state_path: Folder = Path(".switchyard/state")
     """Folder of everything that the router must find again after a restart. Back it up as a whole."""
 

@@ -104,6 +104,7 @@ class Stack:
             "STATE_PATH": str(self.state),
             "PROJECT_ROOT": str(ROOT),
             "SPECS_PATH": os.environ.get("SPECS_PATH", str(ROOT / "specs")),
+            "CHALLENGE_PATH": os.environ.get("CHALLENGE_PATH", str(ROOT / "challenges")),
         }
         return Service(
             "router",

@@ -39,6 +39,7 @@ class TrainingSettings(EnvironmentSettings):
     target_column: Text = "target"
     test_size: float = Field(default=0.2, gt=0, lt=1)
     random_state: int = Field(default=42, ge=0, lt=2**32)
+    held_out_rows: int = Field(default=1000, ge=0, le=1000)  # kept with the model
 
 
 class RunSettings(EnvironmentSettings):

@@ -14,7 +14,7 @@ import anyio
 COMMAND = (sys.executable, "-I", str(Path(__file__).with_name("scoring_worker.py")))
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # and none of the router's secrets
 SECONDS = 60.0
-TOLD = 300  # characters of what a failed process wrote
+TOLD = 300  # characters of the last line that a failed process wrote
 
 Scores = dict[str, dict[str, float | None]]
 
@@ -53,7 +53,7 @@ class Scorer:
         except OSError as error:
             raise ScoringFailed(f"the process that computes metrics cannot be started: {error}") from error
         if ended.returncode != 0:
-            told = ended.stderr.decode("utf-8", "replace").strip()[-TOLD:]
+            told = ended.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:TOLD]
             raise ScoringFailed(f"the process that computes metrics ended with {ended.returncode}: {told}")
         return ended.stdout
 

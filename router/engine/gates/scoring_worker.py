@@ -46,20 +46,17 @@ def name_class(value: Any) -> str:
 
 
 def score(metric: str, truth: list[Any], predictions: list[Any]) -> float | None:
-    """None: it is not a finite number, as when r2 is asked of a constant target and squares overflow."""
-    if metric in OF_NUMBERS:
-        value = float(
-            OF_NUMBERS[metric]([float(each) for each in truth], [float(each) for each in predictions])
-        )
-    else:
-        value = float(OF_CLASSES[metric]([*map(name_class, truth)], [*map(name_class, predictions)]))
-    return value if math.isfinite(value) else None
+    """None: it is not a finite number, as when squares overflow."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of overflows and of classes never predicted: the score says it
+        if metric in OF_NUMBERS:
+            value = OF_NUMBERS[metric]([*map(float, truth)], [*map(float, predictions)])
+        else:
+            value = OF_CLASSES[metric]([*map(name_class, truth)], [*map(name_class, predictions)])
+    return float(value) if math.isfinite(value) else None
 
 
 def main() -> None:
-    warnings.simplefilter(
-        "ignore"
-    )  # of overflows and of classes that were never predicted: the score says it
     asked = json.load(sys.stdin)
     scores = {
         who: {metric: score(metric, asked["truth"], predictions) for metric in asked["metrics"]}

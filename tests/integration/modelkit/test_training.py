@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import HTTPStatusError
 
 from tests.integration.modelkit.conftest import Train
 from tests.integration.modelkit.tracking import Tracking, TrainedVersion
@@ -35,6 +36,7 @@ def test_a_training_fills_the_run_it_was_given(trained: TrainedVersion, tracking
         "max_depth": "5",
         "test_size": "0.2",
         "random_state": "42",
+        "held_out_rows": "1000",
         "dataset_path": "None",
         "target_column": "target",
     }
@@ -68,6 +70,26 @@ def test_the_model_has_a_signature_and_a_ready_body_to_probe_it_with(
     body = json.loads(tracking.model_file(trained, "serving_input_example.json"))
     assert len(body["dataframe_split"]["columns"]) == 10
     assert len(body["dataframe_split"]["data"]) == 3
+
+
+def test_the_rows_it_has_not_learned_from_are_kept_with_the_model(
+    trained: TrainedVersion, tracking: Tracking
+) -> None:
+    kept = json.loads(tracking.model_file(trained, "evaluation/held_out.json"))
+    assert kept["target"] == "target"
+    assert len(kept["columns"]) == 11
+    assert len(kept["data"]) == 89
+    assert all(isinstance(value, float) for row in kept["data"] for value in row)
+
+
+def test_no_rows_are_kept_where_none_may_be(train: Train, tracking: Tracking) -> None:
+    run_id = tracking.create_run("discreet")
+    process = train(
+        MLFLOW_RUN_ID=run_id, N_ESTIMATORS="2", HELD_OUT_ROWS="0", REGISTERED_MODEL_NAME="Discreet"
+    )
+    assert process.returncode == 0, process.stderr
+    with pytest.raises(HTTPStatusError):
+        tracking.model_file(tracking.version_of_run(run_id), "evaluation/held_out.json")
 
 
 def test_the_model_says_what_it_needs_to_be_loaded(trained: TrainedVersion, tracking: Tracking) -> None:

@@ -13,6 +13,7 @@ from sklearn.base import is_classifier
 from modelkit.settings import RunSettings, SettingsError, TrainingSettings, read_settings
 from modelkit.train.datasets import Dataset, load_dataset, split_dataset
 from modelkit.train.errors import TrainingError
+from modelkit.train.held_out import write_held_out
 from modelkit.train.scoring import score_classifier, score_regressor
 from modelkit.train.tracking import log_lineage, open_run, publish_model, silence_known_warnings
 
@@ -74,6 +75,7 @@ def _train(recipe: Recipe[Chosen]) -> None:
         metrics = score(model, split.test_features, split.test_target)
         mlflow.log_metrics(metrics)
         name = run_settings.registered_model_name or recipe.model_name
-        published = publish_model(model, split, name, recipe.extra_requirements)
+        held_out = write_held_out(split, settings.held_out_rows)
+        published = publish_model(model, split, name, recipe.extra_requirements, held_out)
         shown = ", ".join(f"{key}={value:.4g}" for key, value in metrics.items())
-        log.info("registered %s version %s: %s", name, published.registered_model_version, shown)
+        log.info("registered %s version %s: %s", name, published.version, shown)

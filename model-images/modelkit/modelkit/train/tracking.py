@@ -3,11 +3,15 @@
 import logging
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
 import mlflow.sklearn
+from mlflow import MlflowClient
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.models.model import ModelInfo
@@ -15,6 +19,7 @@ from mlflow.models.model import ModelInfo
 from modelkit.settings import RunSettings
 from modelkit.train.datasets import Dataset, Split
 from modelkit.train.errors import TrackingError
+from modelkit.train.held_out import HELD_OUT_FILE
 
 _EXAMPLE_ROWS = 3
 # What the logged model needs to be loaded again, given outright: letting MLflow find out takes it a second
@@ -45,11 +50,13 @@ def log_lineage(dataset: Dataset, split: Split) -> None:
         mlflow.log_input(table, context=context)
 
 
-def publish_model(model: Any, split: Split, name: str, extra_requirements: Sequence[str]) -> ModelInfo:
-    """Logs the model and registers it as the next version of `name`."""
+def publish_model(
+    model: Any, split: Split, name: str, extra_requirements: Sequence[str], held_out: str | None
+) -> ModelVersion:
+    """Logs the model with its held-out rows, and registers it as the next version of `name`."""
     example = split.test_features.head(_EXAMPLE_ROWS)
     needed = (*_BASE_REQUIREMENTS, *extra_requirements)
-    published: ModelInfo = mlflow.sklearn.log_model(
+    logged: ModelInfo = mlflow.sklearn.log_model(
         model,
         name="model",
         signature=infer_signature(example, model.predict(example)),
@@ -59,9 +66,18 @@ def publish_model(model: Any, split: Split, name: str, extra_requirements: Seque
         # that train.py defines; its list of trusted types is read from the model, so it protects no server.
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_CLOUDPICKLE,
         pip_requirements=[f"{package}=={version(package)}" for package in needed],
-        registered_model_name=name,
     )
-    return published
+    if held_out is not None:
+        _add_file(logged.model_id, HELD_OUT_FILE, held_out)
+    # Last, so that whoever finds the version finds all of it.
+    return mlflow.register_model(logged.model_uri, name)
+
+
+def _add_file(model_id: str, path: PurePosixPath, text: str) -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / path.name
+        file.write_text(text)
+        MlflowClient().log_model_artifact(model_id, str(file), str(path.parent))
 
 
 def silence_known_warnings() -> None:
