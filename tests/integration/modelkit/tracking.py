@@ -73,6 +73,10 @@ class Tracking:
         body = {"name": version.name, "alias": alias, "version": version.version}
         self._post("/mlflow/registered-models/alias", body)
 
+    def delete_version(self, version: TrainedVersion) -> None:
+        body = {"name": version.name, "version": version.version}
+        self._client.request("DELETE", "/mlflow/model-versions/delete", json=body).raise_for_status()
+
     def model_file(self, version: TrainedVersion, path: str) -> str:
         """A file of the logged model, as text."""
         model_id = version.source.removeprefix("models:/")
