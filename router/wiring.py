@@ -114,6 +114,7 @@ def build_policy(settings: Settings) -> Policy:
         health_timeout=settings.health_timeout_sec,
         drain_grace=settings.drain_grace_sec,
         warm_seconds=settings.warm_seconds,
+        challenges=settings.challenge_path,
         plan=Strategy(bake=settings.rollout_bake_sec),
     )
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from router.core.challenges import Challenge
 from router.core.verdicts import Verdict
 
 PROBE = "probe"  # always on, so no plan has it
@@ -53,6 +54,7 @@ class GatePlan(BaseModel):
 
     signature: bool = True
     metric: dict[MetricName, MetricBound] = Field(default_factory=dict, max_length=100)
+    challenge: Challenge | None = None
     deadline: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0  # seconds for each gate
     inconclusive: Literal["fail", "pass"] = "fail"
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
 
@@ -40,6 +41,7 @@ class Policy:
     stop_grace: float = 10.0
     sweep_seconds: float = 10.0
     log_tail_bytes: int = 16_384
+    challenges: Path = Path("challenges")  # folder of the operator's held-out rows
     plan: Strategy = field(default_factory=Strategy)  # of a rollout when neither request nor spec has one
 
     def endpoint_url(self, endpoint: str) -> str:

@@ -58,6 +58,7 @@ class Yard:
             "PROXY_ADMIN_URL": str(self.admin_socket),
             "STATE_PATH": str(self.state),
             "SPECS_PATH": str(self.specs),
+            "CHALLENGE_PATH": str(directory / "challenges"),
             "PROJECT_ROOT": str(ROOT),
             "PROCESS_PORTS": choose_ports(),
             "ROLLOUT_BAKE_SEC": "0",

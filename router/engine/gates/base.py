@@ -1,6 +1,7 @@
 """What a gate is given, and what it says."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from router.core.clock import Clock
@@ -18,6 +19,7 @@ class Case:
     registry: Registry
     prober: Prober
     clock: Clock
+    challenges: Path  # folder of the operator's held-out rows
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ answers are those of the servers themselves, and the metrics are computed here.
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from router.core.challenges import ERRORS, Challenge, MetricName
@@ -35,10 +34,8 @@ class _Unfit(Exception):
 class ChallengeGate:
     name = "challenge"
 
-    def __init__(self, challenge: Challenge, folder: Path, scorer: Scorer | None = None) -> None:
-        """`folder` is the operator's, in which `data` is found."""
+    def __init__(self, challenge: Challenge, scorer: Scorer | None = None) -> None:
         self._challenge = challenge
-        self._folder = folder
         self._scorer = scorer or Scorer()
 
     async def judge(self, case: Case) -> Ruling:
@@ -46,7 +43,7 @@ class ChallengeGate:
         if ruling is not None:
             return ruling
         try:
-            source = await fetch_rows(case, self._challenge, self._folder)
+            source = await fetch_rows(case, self._challenge)
             self._check_truth(source)
         except (UnusableRows, UnknownVersion, InvalidRequest) as error:
             return Ruling(Verdict.INCONCLUSIVE, f"no held-out rows: {error}")

@@ -7,13 +7,13 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from anyio import to_thread
 
 from router.core.challenges import Challenge
 from router.core.held_out import LOGGED_FILE, MAX_BYTES, HeldOut, UnusableRows, read_csv, read_json
 from router.core.models import Server
+from router.core.signatures import UnreadableSignature, read_columns
 from router.engine.gates.base import Case
 
 
@@ -23,13 +23,13 @@ class Source:
     name: str  # for people
 
 
-async def fetch_rows(case: Case, challenge: Challenge, folder: Path) -> Source:
+async def fetch_rows(case: Case, challenge: Challenge) -> Source:
     """The operator's rows if there is a file of them, else the champion's.
 
     Raises UnusableRows, UnknownVersion, RegistryUnavailable.
     """
     if challenge.data is not None:
-        return await _read_operators(case, challenge, challenge.data, folder)
+        return await _read_operators(case, challenge, challenge.data)
     assert case.champion is not None  # the gate has looked
     return await _fetch_champions(case, case.champion, challenge)
 
@@ -43,12 +43,12 @@ async def _fetch_champions(case: Case, champion: Server, challenge: Challenge) -
         raise UnusableRows(f"{name}: {error}") from error
 
 
-async def _read_operators(case: Case, challenge: Challenge, data: str, folder: Path) -> Source:
+async def _read_operators(case: Case, challenge: Challenge, data: str) -> Source:
     texts = await _find_text_columns(case) if data.endswith(".csv") else frozenset()
     target, rows = challenge.target, challenge.rows
 
     def read() -> HeldOut:
-        content = read_challenge_file(folder, data)
+        content = read_challenge_file(case.challenges, data)
         if data.endswith(".csv"):
             assert target is not None  # Challenge refuses a CSV without it
             return read_csv(content, target, rows, texts)
@@ -62,11 +62,12 @@ async def _read_operators(case: Case, challenge: Challenge, data: str, folder: P
 
 async def _find_text_columns(case: Case) -> frozenset[str]:
     """As the candidate's signature has them: a CSV cannot tell a postcode from a number."""
-    signature: dict[str, Any] = (
-        await case.registry.signature(case.rollout.model_name, case.rollout.version) or {}
-    )
-    inputs = signature.get("inputs") or []
-    return frozenset(str(each.get("name")) for each in inputs if each.get("type") == "string")
+    signature = await case.registry.signature(case.rollout.model_name, case.rollout.version)
+    try:
+        columns = read_columns(signature or {}, "inputs") or {}
+    except UnreadableSignature as error:
+        raise UnusableRows(f"the candidate's signature does not say their types: {error}") from error
+    return frozenset(name for name, column in columns.items() if column.get("type") == "string")
 
 
 def read_challenge_file(folder: Path, data: str) -> bytes:

@@ -11,6 +11,7 @@ from router.core.models import Rollout, RolloutPhase, Server
 from router.core.verdicts import Verdict
 from router.engine.context import Context
 from router.engine.gates.base import Case, Gate, Ruling
+from router.engine.gates.challenge import ChallengeGate
 from router.engine.gates.metric import MetricGate
 from router.engine.gates.probe import judge_probe
 from router.engine.gates.signature import SignatureGate
@@ -26,6 +27,8 @@ def make_gates(plan: GatePlan) -> list[Gate]:
     gates: list[Gate] = [SignatureGate()] if plan.signature else []
     if plan.metric:
         gates.append(MetricGate(plan.metric))
+    if plan.challenge is not None:
+        gates.append(ChallengeGate(plan.challenge))
     return gates
 
 
@@ -43,7 +46,15 @@ class GateRunner:
         context = self._context
         active = (await context.proxy.read_traffic(rollout.endpoint)).active
         champion = await context.store.get(Server, active.server_id) if active else None
-        case = Case(rollout, candidate, champion, context.registry, context.prober, context.clock)
+        case = Case(
+            rollout=rollout,
+            candidate=candidate,
+            champion=champion,
+            registry=context.registry,
+            prober=context.prober,
+            clock=context.clock,
+            challenges=context.policy.challenges,
+        )
         results = []
         for gate in make_gates(rollout.gate_plan):
             started = context.clock.now()

@@ -74,21 +74,23 @@ def describe(version: TrainedVersion, server: ModelServer) -> Server:
 
 
 @asynccontextmanager
-async def open_case(tracking: Tracking, champion: Server | None, candidate: Server) -> AsyncIterator[Case]:
+async def open_case(
+    tracking: Tracking, champion: Server | None, candidate: Server, folder: Path
+) -> AsyncIterator[Case]:
     clock = SystemClock()
     registry, prober = MlflowRegistry(tracking.url, clock), Prober(clock)
     await registry.start()
     try:
         rollout = make_rollout("r", model_name=candidate.model_name, version=candidate.version)
         with anyio.fail_after(120):
-            yield Case(rollout, candidate, champion, registry, prober, clock)
+            yield Case(rollout, candidate, champion, registry, prober, clock, folder)
     finally:
         await prober.close()
         await registry.close()
 
 
-async def judge(case: Case, folder: Path, **fields: object) -> Ruling:
-    return await ChallengeGate(Challenge.model_validate({"metric": "rmse", **fields}), folder).judge(case)
+async def judge(case: Case, **fields: object) -> Ruling:
+    return await ChallengeGate(Challenge.model_validate({"metric": "rmse", **fields})).judge(case)
 
 
 async def test_a_model_that_only_boasts_fails_and_one_as_good_passes(
@@ -104,16 +106,14 @@ async def test_a_model_that_only_boasts_fails_and_one_as_good_passes(
     equal = train_houses(write_houses(tmp_path / "houses.csv", lambda i: 3.0 * i))
     with serve(champion.uri) as first, serve(boaster.uri) as bad, serve(equal.uri) as good:
         serving = describe(champion, first)
-        async with open_case(tracking, serving, describe(boaster, bad)) as case:
-            failed = await judge(case, tmp_path, relative_tolerance=0.1)
-        async with open_case(tracking, serving, describe(equal, good)) as case:
-            passed = await judge(case, tmp_path)
+        async with open_case(tracking, serving, describe(boaster, bad), tmp_path) as case:
+            failed = await judge(case, relative_tolerance=0.1)
+        async with open_case(tracking, serving, describe(equal, good), tmp_path) as case:
+            passed = await judge(case)
             write_houses(tmp_path / "more.csv", lambda i: 3.0 * i)
-            by_file = await judge(
-                case, tmp_path, metric=["mae", "r2"], data="more.csv", target="price", rows=50
-            )
-        async with open_case(tracking, None, describe(boaster, bad)) as case:
-            alone = await judge(case, tmp_path, data="more.csv", target="price", max=60.0)
+            by_file = await judge(case, metric=["mae", "r2"], data="more.csv", target="price", rows=50)
+        async with open_case(tracking, None, describe(boaster, bad), tmp_path) as case:
+            alone = await judge(case, data="more.csv", target="price", max=60.0)
     assert failed.verdict is Verdict.FAILED, failed.reason
     assert failed.evidence["scores"]["candidate"]["rmse"] > 100
     assert failed.evidence["scores"]["champion"]["rmse"] < 20
@@ -132,7 +132,7 @@ async def test_a_champion_that_goes_away_in_the_middle_leaves_it_open(
 ) -> None:
     write_houses(tmp_path / "rows.csv", lambda i: 3.0 * i)  # two batches of 100
     with serve(champion.uri) as first, serve(boaster.uri) as bad:
-        async with open_case(tracking, describe(champion, first), describe(boaster, bad)) as case:
+        async with open_case(tracking, describe(champion, first), describe(boaster, bad), tmp_path) as case:
             answered: list[str] = []
             predict = case.prober.predict
 
@@ -146,7 +146,7 @@ async def test_a_champion_that_goes_away_in_the_middle_leaves_it_open(
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(case.prober, "predict", predict_and_stop)
-                ruling = await judge(case, tmp_path, data="rows.csv", target="price")
+                ruling = await judge(case, data="rows.csv", target="price")
     assert len(answered) == 2
     assert ruling.verdict is Verdict.INCONCLUSIVE
     assert ruling.reason.startswith("the champion cannot be scored: /invocations did not answer")
@@ -158,8 +158,8 @@ async def test_a_champion_whose_version_was_deleted_leaves_it_open(
     gone = train_houses(write_houses(tmp_path / "houses.csv", lambda i: 3.0 * i))
     with serve(gone.uri) as first, serve(champion.uri) as other:
         tracking.delete_version(gone)
-        async with open_case(tracking, describe(gone, first), describe(champion, other)) as case:
-            ruling = await judge(case, tmp_path)
+        async with open_case(tracking, describe(gone, first), describe(champion, other), tmp_path) as case:
+            ruling = await judge(case)
     assert ruling.verdict is Verdict.INCONCLUSIVE
     assert ruling.reason.startswith("no held-out rows: ")
 
@@ -169,7 +169,7 @@ async def test_a_champion_that_kept_no_rows_leaves_it_open(
 ) -> None:
     silent = train_houses(write_houses(tmp_path / "houses.csv", lambda i: 3.0 * i), HELD_OUT_ROWS="0")
     with serve(silent.uri) as first, serve(champion.uri) as other:
-        async with open_case(tracking, describe(silent, first), describe(champion, other)) as case:
-            ruling = await judge(case, tmp_path)
+        async with open_case(tracking, describe(silent, first), describe(champion, other), tmp_path) as case:
+            ruling = await judge(case)
     assert ruling.verdict is Verdict.INCONCLUSIVE
     assert "has no file 'evaluation/held_out.json'" in ruling.reason

@@ -92,10 +92,10 @@ class Stage:
         clock = FakeClock()
         prober = Prober(clock, transport=httpx.MockTransport(self.answer))
         rollout = make_rollout("rollout-1", version=self.candidate.version)
-        case = Case(rollout, self.candidate, self.champion, self.registry, prober, clock)
+        case = Case(rollout, self.candidate, self.champion, self.registry, prober, clock, self.folder)
         challenge = Challenge.model_validate({"metric": "rmse", **fields})
         try:
-            return await ChallengeGate(challenge, self.folder, self.scorer).judge(case)
+            return await ChallengeGate(challenge, self.scorer).judge(case)
         finally:
             await prober.close()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 EXAMPLE_FILE = "serving_input_example.json"
 MODEL_FILE = "MLmodel"
+HELD_OUT_FILE = "evaluation/held_out.json"
 
 
 class Tracking:
@@ -21,8 +22,8 @@ class Tracking:
         sent = "NaN" if math.isnan(value) else value
         self.call("POST", "runs/log-metric", run_id=self.run_id, key=key, value=sent, timestamp=0)
 
-    def log_model(self, run_id: str, example: str | None, signature: dict[str, Any]) -> str:
-        """URI of a model with an input example and a signature, if they are given."""
+    def log_model(self, run_id: str, example: str | None, signature: dict[str, Any], held_out: str) -> str:
+        """URI of a model with an input example, a signature and held-out rows, if they are given."""
         info = self.call("GET", f"runs/get?run_id={run_id}")["run"]["info"]
         begun = self.call(
             "POST", "logged-models", experiment_id=info["experiment_id"], source_run_id=run_id, name="model"
@@ -33,6 +34,8 @@ class Tracking:
         if example is not None:
             described["saved_input_example_info"] = {"serving_input_path": EXAMPLE_FILE}
             self.upload(f"{begun['artifact_uri']}/{EXAMPLE_FILE}", example)
+        if held_out:
+            self.upload(f"{begun['artifact_uri']}/{HELD_OUT_FILE}", held_out)
         self.upload(f"{begun['artifact_uri']}/{MODEL_FILE}", json.dumps(described))
         model_id = begun["model_id"]
         self.call("PATCH", f"logged-models/{model_id}", model_id=model_id, status="LOGGED_MODEL_READY")

@@ -1,7 +1,8 @@
 """A server that keeps the contract, unless its folder tells it how not to.
 
-`POST /invocations` answers `{"predictions": [VERSION], "server": ID}`. A body may say `{"sleep": SECONDS}` to
-be answered late, or `{"poison": PATH}` to kill the server, which first adds its id to that file.
+`POST /invocations` answers `{"predictions": [VERSION], "server": ID}`, with the version once for each row. A
+body may say `{"sleep": SECONDS}` to be answered late, or `{"poison": PATH}` to kill the server, which first adds
+its id to that file.
 """
 
 import json
@@ -122,7 +123,8 @@ class TinyServer(ThreadingHTTPServer):
             return behaviour.prediction_status, {"error_code": "BAD", "message": "it was told to fail"}
         version = int(os.environ.get("MODEL_VERSION", "0"))
         value = version if behaviour.prediction is None else behaviour.prediction
-        return 200, {"predictions": [value], "server": os.environ.get("SERVER_ID")}
+        rows = len(asked.get("dataframe_split", {}).get("data", [None]))
+        return 200, {"predictions": [value] * rows, "server": os.environ.get("SERVER_ID")}
 
     def finish(self) -> None:
         """Stop taking requests, and wait for those inside."""

@@ -47,7 +47,8 @@ def register(behaviour: str, name: str) -> None:
     tracking.log_metric("rmse", float(os.environ.get("RMSE", "42")))
     run_id = tracking.create_other_run() if behaviour == "other-run" else tracking.run_id
     example = None if behaviour == "no-example" else EXAMPLE
-    model = tracking.log_model(run_id, example, json.loads(os.environ.get("SIGNATURE", "{}")))
+    signature = json.loads(os.environ.get("SIGNATURE", "{}"))
+    model = tracking.log_model(run_id, example, signature, os.environ.get("HELD_OUT", ""))
     if behaviour == "registers-none":
         return
     tracking.register("SomethingElse" if behaviour == "other-name" else name, run_id, model)
