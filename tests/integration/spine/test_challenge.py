@@ -1,4 +1,4 @@
-"""The challenge in a rollout: what the servers answer decides, and a champion that is gone decides nothing."""
+"""The challenge in a rollout: what the servers answer decides; a champion that is gone leaves it open."""
 
 import json
 from typing import Any

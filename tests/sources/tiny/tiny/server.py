@@ -1,8 +1,8 @@
 """A server that keeps the contract, unless its folder tells it how not to.
 
 `POST /invocations` answers `{"predictions": [VERSION], "server": ID}`, with the version once for each row. A
-body may say `{"sleep": SECONDS}` to be answered late, or `{"poison": PATH}` to kill the server, which first adds
-its id to that file.
+body may say `{"sleep": SECONDS}` to be answered late, or `{"poison": PATH}` to kill the server, which first
+adds its id to that file.
 """
 
 import json
