@@ -82,6 +82,23 @@ def test_the_rows_it_has_not_learned_from_are_kept_with_the_model(
     assert all(isinstance(value, float) for row in kept["data"] for value in row)
 
 
+def test_no_more_rows_are_kept_than_a_server_should_have_to_download(
+    train: Train, tracking: Tracking, tmp_path: Path
+) -> None:
+    table, columns = tmp_path / "wide.csv", 100
+    lines = [
+        ",".join(str((row * 7919 + column) / 104_729) for column in range(columns)) for row in range(5000)
+    ]
+    table.write_text("\n".join([",".join(f"c{column}" for column in range(columns)), *lines]))
+    run_id = tracking.create_run("wide")
+    small = {"N_ESTIMATORS": "1", "MAX_DEPTH": "1", "REGISTERED_MODEL_NAME": "Wide"}
+    process = train(DATASET_PATH=str(table), TARGET_COLUMN="c0", MLFLOW_RUN_ID=run_id, **small)
+    assert process.returncode == 0, process.stderr
+    text = tracking.model_file(tracking.version_of_run(run_id), "evaluation/held_out.json")
+    assert 2**19 < len(text) <= 2**20
+    assert len(json.loads(text)["data"]) < 1000
+
+
 def test_no_rows_are_kept_where_none_may_be(train: Train, tracking: Tracking) -> None:
     run_id = tracking.create_run("discreet")
     process = train(
