@@ -26,19 +26,11 @@ class UnusableRows(ValueError):
 
 @dataclass(frozen=True)
 class HeldOut:
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]  # features alone
+    bodies: tuple[tuple[bytes, int], ...]  # of features, for `/invocations`, each with its number of rows
     truth: tuple[Cell, ...]
     target: str
     digest: str  # of the file
-    total: int  # rows in the file, of which `rows` may be a part
-
-    def make_bodies(self) -> Iterator[tuple[bytes, int]]:
-        """For `/invocations`, each with its number of rows."""
-        for start in range(0, len(self.rows), BATCH_ROWS):
-            batch = self.rows[start : start + BATCH_ROWS]
-            split = {"columns": self.columns, "data": batch}
-            yield json.dumps({"dataframe_split": split}, allow_nan=False).encode(), len(batch)
+    total: int  # rows in the file, of which these may be a part
 
 
 def read_json(content: bytes, target: str | None, most: int) -> HeldOut:
@@ -80,14 +72,24 @@ def _divide(columns: list[str], data: list[Any], target: str, content: bytes, mo
     truth = tuple(row[place] for row in chosen)
     if not all(isinstance(value, str | int | float) for value in truth):
         raise UnusableRows(f"`{target}` is not a plain value in every row")
+    features = [[*row[:place], *row[place + 1 :]] for row in chosen]
     return HeldOut(
-        columns=tuple(columns[:place] + columns[place + 1 :]),
-        rows=tuple((*row[:place], *row[place + 1 :]) for row in chosen),
+        bodies=tuple(_make_bodies(columns[:place] + columns[place + 1 :], features)),
         truth=truth,
         target=target,
         digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
         total=len(data),
     )
+
+
+def _make_bodies(columns: list[str], features: list[list[Any]]) -> Iterator[tuple[bytes, int]]:
+    for start in range(0, len(features), BATCH_ROWS):
+        batch = features[start : start + BATCH_ROWS]
+        try:
+            body = json.dumps({"dataframe_split": {"columns": columns, "data": batch}}, allow_nan=False)
+        except RecursionError as error:
+            raise UnusableRows("a value in it is nested too deep") from error
+        yield body.encode(), len(batch)
 
 
 def _check_rows(columns: list[str], data: list[Any]) -> None:

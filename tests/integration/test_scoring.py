@@ -35,6 +35,18 @@ async def test_metrics_of_numbers_are_those_of_scikit_learn() -> None:
     assert scores["candidate"] == {"rmse": None, "mae": pytest.approx(1e300 / 3), "r2": None}
 
 
+async def test_classes_may_have_any_name() -> None:
+    names = ["\ud800", "a\0", "a", "", "1" * 1_000_000]
+    scores = await Scorer().score(["accuracy"], names * 200, {"candidate": ["a"] * 1000})
+    assert scores == {"candidate": {"accuracy": 0.2}}
+
+
+async def test_numbers_may_be_as_large_as_they_go() -> None:
+    huge = [1.7e308, -1.7e308, 1.7e308]
+    scores = await Scorer().score(["rmse", "mae", "r2"], TRUTH, {"candidate": huge})
+    assert scores == {"candidate": {"rmse": None, "mae": None, "r2": None}}
+
+
 async def test_metrics_of_classes_are_those_of_scikit_learn() -> None:
     scores = await Scorer().score(
         ["accuracy", "f1", "balanced_accuracy"],

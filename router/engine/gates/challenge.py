@@ -20,6 +20,7 @@ from router.engine.probing import ProbeFailed, Prober
 
 # Sums of the same numbers in another order, as many threads make them, differ by less.
 ROUNDING = 1e-9
+LONGEST_CLASS = 1000  # characters
 CHAMPION, CANDIDATE = "champion", "candidate"
 
 
@@ -89,7 +90,7 @@ class ChallengeGate:
         servers = {CHAMPION: case.champion} if case.champion else {}
         servers[CANDIDATE] = case.candidate
         predictions: dict[str, list[Any]] = {who: [] for who in servers}
-        for body, rows in held_out.make_bodies():
+        for body, rows in held_out.bodies:
             for who, server in servers.items():
                 answer = await _ask(case.prober, who, server, body)
                 predictions[who] += self._read_values(who, answer, rows)
@@ -164,7 +165,7 @@ def _describe(source: Source, case: Case) -> dict[str, Any]:
     held_out = source.held_out
     champion = case.champion
     return {
-        "rows": len(held_out.rows),
+        "rows": len(held_out.truth),
         "rows_in_file": held_out.total,
         "data": source.name,
         "data_digest": held_out.digest,
@@ -192,4 +193,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_class(value: Any) -> bool:
-    return isinstance(value, str | bool) or _is_number(value)
+    if isinstance(value, str):
+        return len(value) <= LONGEST_CLASS
+    return isinstance(value, bool) or _is_number(value)

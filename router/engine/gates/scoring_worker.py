@@ -21,7 +21,7 @@ from sklearn.metrics import (
 )
 
 
-def score_f1(truth: list[str], predictions: list[str]) -> float:
+def score_f1(truth: list[int], predictions: list[int]) -> float:
     """Each class counts alike, as in what `modelkit` logs."""
     return float(f1_score(truth, predictions, average="macro", zero_division=0.0))
 
@@ -45,6 +45,12 @@ def name_class(value: Any) -> str:
     return str(value)
 
 
+def number_classes(*labels: list[Any]) -> list[list[int]]:
+    """Names could be of any length and of any characters, and arrays of them as large."""
+    numbers: dict[str, int] = {}
+    return [[numbers.setdefault(name_class(each), len(numbers)) for each in part] for part in labels]
+
+
 def score(metric: str, truth: list[Any], predictions: list[Any]) -> float | None:
     """None: it is not a finite number, as when squares overflow."""
     with warnings.catch_warnings():
@@ -52,7 +58,7 @@ def score(metric: str, truth: list[Any], predictions: list[Any]) -> float | None
         if metric in OF_NUMBERS:
             value = OF_NUMBERS[metric]([*map(float, truth)], [*map(float, predictions)])
         else:
-            value = OF_CLASSES[metric]([*map(name_class, truth)], [*map(name_class, predictions)])
+            value = OF_CLASSES[metric](*number_classes(truth, predictions))
     return float(value) if math.isfinite(value) else None
 
 

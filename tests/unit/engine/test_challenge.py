@@ -160,6 +160,15 @@ async def test_classes_are_one_however_a_server_writes_them(stage: Stage, tmp_pa
     assert ruling.evidence["data"] == "the operator's file rows.csv"
 
 
+async def test_a_class_of_endless_length_is_none(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("x,y\n1,a\n2,b\n")
+    stage.servers["champion"] = lambda rows: ["a"] * len(rows)
+    stage.servers["candidate"] = lambda rows: ["b" * 1001] * len(rows)
+    ruling = await stage.judge(metric="accuracy", data="rows.csv", target="y")
+    assert ruling.verdict is Verdict.FAILED
+    assert "where a class was expected" in ruling.reason
+
+
 async def test_a_score_that_overflows_fails_the_candidate(stage: Stage) -> None:
     stage.servers["candidate"] = off_by(1e300)
     ruling = await stage.judge()
