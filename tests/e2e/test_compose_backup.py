@@ -49,7 +49,7 @@ def run_documented(stack: ComposeStack, variables: Mapping[str, str]) -> None:
 @contextmanager
 def keep_image(stack: ComposeStack, server: str) -> Iterator[None]:
     """Other checkouts build under the same tag, and what has no name any more may be pruned."""
-    name = f"{stack.project}/kept"
+    name = f"switchyard/server-kept-by-{stack.project}"  # the socket proxy allows it by its name
     stack.docker("tag", stack.docker("inspect", "--format", "{{.Image}}", server), name)
     try:
         yield
