@@ -76,7 +76,7 @@ class Rollbacks:
         )
         if active is None:
             raise nothing
-        if holder is not None and active.server_id != holder.server_id:
+        if holder is not None and not holder.phase.switched and active.server_id != holder.server_id:
             return await self._context.store.get(Server, active.server_id)
         for spare in reversed(await self._servers.live(endpoint)):
             if spare.phase in SPARE and spare.id != active.server_id and not await self.has_failed(spare):
