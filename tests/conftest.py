@@ -19,7 +19,14 @@ from tests.services.postgres import Postgres, run_postgres
 settings.register_profile("switchyard", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("switchyard")
 
+# The one long test that no other shares anything with: begun last, it would leave a worker idle for minutes.
+LONGEST = "unit/engine/test_any_order.py"
+
 StartCaddy = Callable[[Path, Path], Caddy]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST not in item.nodeid)
 
 
 @pytest.fixture(scope="session")
