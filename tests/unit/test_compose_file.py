@@ -99,6 +99,12 @@ def test_only_those_who_need_a_volume_have_it(compose: dict[str, Any]) -> None:
     }
 
 
+def test_every_mount_stands_on_the_page_about_docker(compose: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "docker.md").read_text()
+    mounted = {mount.partition(":")[0] for mount in compose["services"]["router"]["volumes"]}
+    assert {name for name in mounted | set(compose["volumes"]) if f"\n| `{name}`" not in page} == set()
+
+
 def test_whoever_is_waited_for_is_waited_for_until_healthy(compose: dict[str, Any]) -> None:
     waits = {name: service.get("depends_on", {}) for name, service in compose["services"].items()}
     assert set(waits["router"]) == {"socket-proxy", "mlflow"}
