@@ -1,19 +1,13 @@
-"""The calls that existing clients make, field by field, and what they get for calls that make no sense."""
+"""The calls that existing clients make, field by field."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import anyio
-import httpx
 import pytest
-from anyio.lowlevel import checkpoint
 
-from router.api.app import make_app
 from router.core.models import Rollout, Training
-from router.engine.engine import Engine
-from tests.unit.engine.yard import EXAMPLE, Yard
+from tests.unit.api.calls import calling, end_training, post_and_end
+from tests.unit.engine.yard import Yard
 
 STATUS_FIELDS = {
     "active",
@@ -31,39 +25,6 @@ STATUS_FIELDS = {
 @pytest.fixture
 def yard(tmp_path: Path) -> Yard:
     return Yard(tmp_path)
-
-
-@asynccontextmanager
-async def calling(yard: Yard) -> AsyncIterator[tuple[httpx.AsyncClient, Engine]]:
-    async with yard.run() as engine:
-        transport = httpx.ASGITransport(make_app(engine))
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
-            yield client, engine
-
-
-async def end_training(yard: Yard, engine: Engine, exit_code: int = 0) -> None:
-    """As soon as a trainer runs, it registers a version and ends."""
-    while not (running := await engine.store.find(Training, phases=["running"])):
-        await yard.clock.settle()
-        await checkpoint()
-    yard.registry.log_metrics(str(running[0].run_id), {"rmse": 55.0})
-    yard.registry.add_version("Iris", running[0].run_id, input_example=EXAMPLE)
-    yard.runtime.end(running[0].id, exit_code)
-
-
-async def post_and_end(
-    yard: Yard,
-    client: httpx.AsyncClient,
-    engine: Engine,
-    path: str,
-    exit_code: int = 0,
-    **request: object,
-) -> httpx.Response:
-    answers: list[httpx.Response] = []
-    async with anyio.create_task_group() as group:
-        group.start_soon(partial(end_training, yard, engine, exit_code))
-        answers.append(await client.post(path, **request))  # type: ignore[arg-type]
-    return answers[0]
 
 
 async def test_status_is_all_null_before_the_first_rollout(yard: Yard) -> None:
@@ -198,89 +159,6 @@ async def test_an_idempotency_key_makes_a_repeat_harmless(yard: Yard) -> None:
         assert done.status_code == 200
         assert done.json()["id"] == first.json()["id"]
         assert len(yard.runtime.launched) == 1
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status", "named"),
-    [
-        ("/admin/train/rose", {}, 404, "rose"),
-        ("/admin/train/iris", {"image_key": "gpu"}, 400, "gpu"),
-        ("/admin/train/iris", {"wait_seconds": -1}, 422, "wait_seconds"),
-        ("/admin/train/iris", {"wait_seconds": 86_401}, 422, "wait_seconds"),
-        ("/admin/train/iris", {"wait": 1}, 422, "body.wait"),
-        ("/admin/train/iris", {"parameters": {"PATH": "/bin"}}, 422, "parameters.PATH"),
-        ("/admin/train/iris", {"parameters": {"A": [1]}}, 422, "parameters.A"),
-        ("/admin/train/iris", {"parameters": {"A": "x\ny"}}, 422, "parameters.A"),
-        ("/admin/train/..%2f..%2fetc", {}, 422, "trainer"),
-        ("/admin/train/%2e%2e", {}, 422, "trainer"),
-        ("/admin/train/a%00b", {}, 422, "trainer"),
-        ("/admin/train/a%0ab", {}, 422, "trainer"),
-        ("/admin/roll", {"name": "Iris", "ref": "latest"}, 422, "ref"),
-        ("/admin/roll", {"name": "Iris", "ref": 0}, 422, "ref"),
-        ("/admin/roll", {"name": "Iris", "ref": 1.5}, 422, "ref"),
-        ("/admin/roll", {"name": "Iris", "ref": True}, 422, "ref"),
-        ("/admin/roll", {"name": "../Iris", "ref": 1}, 422, "name"),
-        ("/admin/roll", {"name": "Iris\n", "ref": 1}, 422, "name"),
-        ("/admin/roll", {"name": "Iris", "ref": 99}, 404, "99"),
-        ("/admin/roll", {"name": "Iris", "ref": "@nobody"}, 404, "nobody"),
-        ("/admin/roll", {"name": "Iris", "ref": 1, "wait_ready_seconds": 901}, 422, "wait_ready_seconds"),
-        ("/admin/roll", {"name": "Iris", "ref": 1, "wait_ready_seconds": 0}, 422, "wait_ready_seconds"),
-        ("/admin/roll", {"name": "Iris"}, 422, "ref"),
-        ("/admin/rollback", {"endpoint": "nowhere"}, 404, "nowhere"),
-    ],
-)
-async def test_a_bad_request_is_refused_and_starts_nothing(
-    yard: Yard, path: str, body: dict[str, object], status: int, named: str
-) -> None:
-    async with calling(yard) as (client, _):
-        answer = await client.post(path, json=body)
-        assert answer.status_code == status, answer.text
-        error = answer.json()["error"]
-        assert named in error["message"] + str(error["hint"])
-        assert answer.json()["detail"]
-        assert yard.runtime.launched == []
-
-
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"wait_seconds": NaN}', b"[]"])
-async def test_a_body_that_is_no_json_object_is_a_client_error(yard: Yard, content: bytes) -> None:
-    async with calling(yard) as (client, _):
-        headers = {"Content-Type": "application/json"}
-        answer = await client.post("/admin/train/iris", content=content, headers=headers)
-        assert answer.status_code in {400, 422}
-        assert answer.json()["error"]["code"]
-
-
-async def test_a_body_that_is_not_declared_as_json_is_told_the_header_that_it_lacks(yard: Yard) -> None:
-    async with calling(yard) as (client, _):
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        answer = await client.post("/admin/train/iris", content=b'{"wait_seconds": 0}', headers=headers)
-        assert answer.status_code == 422
-        assert "Content-Type: application/json" in answer.json()["error"]["hint"]
-
-
-async def test_a_body_over_one_mebibyte_is_413_with_and_without_a_declared_length(yard: Yard) -> None:
-    async def stream() -> AsyncIterator[bytes]:
-        for _ in range(20):
-            yield b" " * 65_536
-
-    async with calling(yard) as (client, _):
-        assert (await client.post("/admin/roll", content=b" " * 1_100_000)).status_code == 413
-        answer = await client.post("/admin/roll", content=stream())
-        assert answer.status_code == 413
-        assert answer.json()["error"]["code"] == "body_too_large"
-
-
-async def test_a_page_of_another_site_cannot_make_a_browser_send_commands(yard: Yard) -> None:
-    first, second = yard.add_version(), yard.add_version()
-    async with calling(yard) as (client, engine):
-        await yard.roll(engine, first)
-        await yard.roll(engine, second)
-        for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
-            assert (await client.post("/admin/rollback", headers=headers)).status_code == 403
-        assert await yard.served_version() == second
-        assert (
-            await client.post("/admin/rollback", headers={"Origin": "http://localhost:8000"})
-        ).status_code == 200
 
 
 async def test_a_training_is_shown_without_its_environment(yard: Yard) -> None:

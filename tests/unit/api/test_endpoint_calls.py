@@ -10,7 +10,7 @@ from router.core.errors import RegistryUnavailable
 from router.core.models import Rollout
 from router.engine.engine import Engine
 from router.registries.base import RunDataset
-from tests.unit.api.test_admin_calls import calling, post_and_end
+from tests.unit.api.calls import calling, post_and_end
 from tests.unit.engine.yard import Yard
 
 PROBLEM = {"detail", "error"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from router.core.models import Rollout
-from tests.unit.api.test_admin_calls import calling
+from tests.unit.api.calls import calling
 from tests.unit.engine.yard import Yard
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.api.test_admin_calls import calling, post_and_end
+from tests.unit.api.calls import calling, post_and_end
 from tests.unit.engine.yard import EXAMPLE, Yard
 
 AGE = {"inputs": [{"name": "age", "type": "double"}]}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api.test_admin_calls import calling
+from tests.unit.api.calls import calling
 from tests.unit.engine.yard import Yard
 
 CANARY = {
