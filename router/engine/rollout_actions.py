@@ -31,10 +31,12 @@ from router.engine.probing import ProbeFailed
 from router.engine.racing import race
 from router.engine.room import Room
 from router.engine.servers import Servers
-from router.engine.shifting import PING_SECONDS, Shifting
+from router.engine.shifting import Shifting
 from router.engine.steering import close_step
 from router.runtimes.base import Image
 from router.stores.base import Change
+
+WARM_PING_SECONDS = 5.0  # a machine under load may take some; to launch another server there takes longer
 
 
 class RolloutActions:
@@ -102,8 +104,10 @@ class RolloutActions:
                     )
                     return
                 previous = traffic.active.server_id if traffic.active else None
-                if await self._take_up_warm(rollout, rollout.server_id, previous):
+                left = await self._take_up_warm(rollout, rollout.server_id, previous)
+                if left is None:
                     return
+                rollout = left
         if rollout.serve_digest is not None:
             image = Image(rollout.serve_image, rollout.serve_digest)
         else:
@@ -155,8 +159,8 @@ class RolloutActions:
         assert rollout.replaces is not None
         await self._context.runtime.stop(rollout.replaces, self._context.policy.stop_grace)
 
-    async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> bool:
-        """The server to go back to, if it still runs, needs no launch: whether it could be taken.
+    async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> Rollout | None:
+        """The server to go back to, if it still runs, needs no launch. None if so, else the rollout as it is.
 
         Nor a proof: it has answered users, and `/ping` a moment ago. A fast way back asks no more than that.
         """
@@ -164,11 +168,12 @@ class RolloutActions:
         state = await self._context.runtime.inspect(server_id)
         usable = {ServerPhase.READY, ServerPhase.RETIRING, ServerPhase.WARM}
         if server.phase not in usable or server.address is None or state is None or not state.running:
-            return False
+            return rollout
         try:
-            await self._context.prober.ping(server.address, PING_SECONDS)  # the endpoint's lock is held
-        except ProbeFailed:
-            return False
+            await self._context.prober.ping(server.address, WARM_PING_SECONDS)  # the endpoint's lock is held
+        except ProbeFailed as failed:
+            warning = f"server {server.name} was warm, but {failed}: another one is launched"
+            return await self._ledger.move(rollout, warning, warnings=(*rollout.warnings, warning))
         await self._ledger.apply(
             self._ledger.moved(
                 rollout,
@@ -186,7 +191,7 @@ class RolloutActions:
                 drain_deadline=None,
             ),
         )
-        return True
+        return None
 
     async def _launch(self, rollout: Rollout) -> None:
         server = await self._candidate(rollout)

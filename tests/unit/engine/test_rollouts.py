@@ -88,6 +88,24 @@ async def test_the_warm_server_is_stopped_after_its_window_and_a_rollback_starts
         assert await yard.served_version() == first
 
 
+async def test_a_warm_server_that_no_longer_answers_is_launched_anew_and_that_is_told(yard: Yard) -> None:
+    first, second = yard.add_version(), yard.add_version()
+    async with yard.run() as engine:
+        old = await yard.roll(engine, first, serve_image="sources/old")
+        await yard.roll(engine, second)
+        yard.answers.unready.add("sources/old")
+        back = await yard.roll_back(engine)
+        assert back.phase is RolloutPhase.PROBING
+        (warning,) = back.warnings
+        assert "was warm, but /ping answered 503" in warning
+        yard.answers.unready.clear()
+        await yard.clock.advance(5)
+        ended = await engine.store.get(Rollout, back.id)
+        assert ended.phase is RolloutPhase.SUCCEEDED
+        assert ended.server_id not in {None, old.server_id}
+        assert await yard.served_version() == first
+
+
 async def test_a_second_rollout_is_refused_with_the_id_of_the_first(yard: Yard) -> None:
     first, second = yard.add_version(), yard.add_version()
     yard.answers.unready.add("sources/slow")
