@@ -28,7 +28,7 @@ log = logging.getLogger("socket_proxy")
 class SocketProxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._docker = Docker(settings.docker_socket)
+        self._docker = Docker(settings.docker_socket, settings.give_up_seconds)
         self._label = f"{INSTANCE_LABEL}={settings.instance}"
         self._open: WeakSet[anyio.CancelScope] = WeakSet()
 
