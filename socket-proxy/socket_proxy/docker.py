@@ -45,19 +45,15 @@ class Docker(httpx.AsyncClient):
         try:
             answer = await super().send(request, **options)
         except httpx.ConnectError as error:
-            self._count_failure(error)
+            now = self._clock()
+            self._failing_since = self._failing_since or now
+            if (seconds := now - self._failing_since) >= self._give_up_seconds:
+                message = "no connection to Docker's socket for %.0f s, ending to be started again: %s"
+                log.critical(message, seconds, error)
+                self._give_up()
             raise
         self._failing_since = None
         return answer
-
-    def _count_failure(self, error: httpx.ConnectError) -> None:
-        now = self._clock()
-        if self._failing_since is None:
-            self._failing_since = now
-        if (seconds := now - self._failing_since) >= self._give_up_seconds:
-            message = "no connection to Docker's socket for %.0f s, ending to be started again: %s"
-            log.error(message, seconds, error)
-            self._give_up()
 
     async def fetch(self, target: str) -> Any:
         """The JSON of a short answer. Raises Refused with Docker's own status and message."""
