@@ -45,7 +45,7 @@ def roll(stack: ComposeStack, version: int) -> float:
 def create_server(stack: ComposeStack, docker: DirectConnection, version: int) -> Iterator[str]:
     """One that the router does not know; its id."""
     body = {
-        "Image": f"switchyard/server-{TRAINER}",
+        "Image": f"{stack.project}/server-{TRAINER}",
         "Env": [
             f"SERVE_MODEL_URI=models:/{MODEL}/{version}",
             "SERVE_PORT=8080",

@@ -28,7 +28,7 @@ log = logging.getLogger("socket_proxy")
 class SocketProxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._docker = Docker(settings.docker_socket)
+        self._docker = Docker(settings.docker_socket, settings.give_up_seconds)
         self._label = f"{INSTANCE_LABEL}={settings.instance}"
         self._open: WeakSet[anyio.CancelScope] = WeakSet()
 
@@ -69,11 +69,10 @@ class SocketProxy:
                 path = f"/images/{await self._allow_image(call, call.named['image'])}/json"
             case Kind.PULL:
                 query = self._rebuild_pull(call)
-                headers = {
-                    name: exchange.headers[name] for name in {"x-registry-auth"} & set(exchange.headers)
-                }
-                if not all(map(str.isascii, headers.values())):
-                    raise Refused("X-Registry-Auth: must be base64", 400)
+                if login := exchange.headers.get("x-registry-auth"):
+                    headers = {"x-registry-auth": login}
+                    if not login.isascii():
+                        raise Refused("X-Registry-Auth: must be base64", 400)
             case Kind.CREATION:
                 asked = read_creation(parse_strictly(body))
                 image = await self._allow_image(call, asked.Image)

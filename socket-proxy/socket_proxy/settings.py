@@ -53,6 +53,10 @@ class Settings(BaseModel):
     """Port to listen on."""
     docker_socket: str = "/var/run/docker.sock"
     """Docker's socket."""
+    # Longer than the health check needs to call a new container unhealthy: a wrong mount fails `make up`.
+    give_up_seconds: int = Field(30, ge=0)
+    """Seconds without any connection to Docker's socket after which the process ends, since a restarted
+    container mounts the socket anew. 0: at the first one that fails."""
     instance: Name = "switchyard"
     """Which installation this is; the label that tells its containers from all others."""
     images: ImagePatterns = ()

@@ -6,7 +6,7 @@ its own letters is refused first.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import NamedTuple
@@ -40,19 +40,21 @@ class Rule(NamedTuple):
     method: str
     path: str
     parameters: Mapping[str, str] = MappingProxyType({})
+    filters: Collection[str] = ()
 
 
 LIST = {"all": BOOL, "limit": "-1|[0-9]{1,9}", "size": NO, "trunc_cmd": BOOL, "filters": ANY}
 LOGS = dict.fromkeys(("follow", "stdout", "stderr", "timestamps"), BOOL)
 SINCE = {"since": TIME, "until": TIME}
+EVENT_FILTERS = {"label", "container", "event", "type"}
 WAIT = {"condition": "not-running|next-exit|removed"}
 
 RULES = (
     Rule(Kind.PLAIN, "GET", "/_ping"),
     Rule(Kind.PLAIN, "HEAD", "/_ping"),
     Rule(Kind.PLAIN, "GET", "/version"),
-    Rule(Kind.LISTING, "GET", "/events", {**SINCE, "filters": ANY}),
-    Rule(Kind.LISTING, "GET", "/containers/json", LIST),
+    Rule(Kind.LISTING, "GET", "/events", {**SINCE, "filters": ANY}, EVENT_FILTERS),
+    Rule(Kind.LISTING, "GET", "/containers/json", LIST, {"label", "id", "name", "status"}),
     Rule(Kind.CREATION, "POST", "/containers/create", {"name": ANY}),
     Rule(Kind.CONTAINER, "GET", CONTAINER % "/json", {"size": NO}),
     Rule(Kind.CONTAINER, "GET", CONTAINER % "/logs", {**LOGS, **SINCE, "tail": "all|[0-9]{1,9}"}),
@@ -65,10 +67,6 @@ RULES = (
     Rule(Kind.IMAGE, "GET", "/images/(?P<image>[^/].*)/json"),
     Rule(Kind.PULL, "POST", "/images/create", {"fromImage": ANY, "tag": ANY}),
 )
-FILTERS = {
-    "/events": {"label", "container", "event", "type"},
-    "/containers/json": {"label", "id", "name", "status"},
-}
 
 
 class Call(NamedTuple):
@@ -119,7 +117,7 @@ def narrow_filters(call: Call, label: str) -> dict[str, str]:
     filters = {}
     for name, asked in parse_strictly(call.query.get("filters", "{}").encode()).items():
         values = [key for key, on in asked.items() if on is True] if isinstance(asked, dict) else asked
-        if name not in FILTERS[call.path]:
+        if name not in call.rule.filters:
             raise Refused(f"the filter {show(name)} may not be set")
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise Refused(f"the filter {show(name)} is not a list of texts", 400)

@@ -14,7 +14,6 @@ from router.runtimes.memory import Behaviour, MemoryRuntime
 from router.runtimes.process import ProcessRuntime
 from tests.services import docker_puppets
 from tests.services.docker_puppets import Puppets
-from tests.services.marks import new_mark
 
 OBEDIENT, STUBBORN, MISSING = "obedient", "stubborn", "missing"
 LIMIT_SECONDS = 60
@@ -185,16 +184,16 @@ class ProcessStage(PlainNames):
 
 
 class DockerStage:
-    """Its puppets are ordered by a pipe inside their container."""
+    """Its puppets are ordered by a pipe inside their container. Its router has Docker at `address`."""
 
-    def __init__(self, puppets: Puppets) -> None:
+    def __init__(self, puppets: Puppets, address: str) -> None:
         self._puppets = puppets
-        self._token = new_mark()
+        self._address = address
         self._routers: list[DockerRuntime] = []
         self.runtime = self.make_runtime()
 
     def make_runtime(self) -> DockerRuntime:
-        runtime = self._puppets.make_runtime(f"test-{self._token}")
+        runtime = self._puppets.make_runtime(self._puppets.instance, self._address)
         self._routers.append(runtime)
         return runtime
 
@@ -202,7 +201,8 @@ class DockerStage:
         return docker_puppets.MISSING if kind == MISSING else self._puppets.image
 
     def name_of(self, owner: str) -> str:
-        return f"{owner}-{self._token}"
+        """Ends as the router's own names do, which is what a socket proxy lets pass."""
+        return f"{self._puppets.token}-{owner}-00000000"
 
     async def launch(
         self,
@@ -236,7 +236,7 @@ class DockerStage:
     async def close(self) -> None:
         for runtime in self._routers:
             await runtime.close()
-        await to_thread.run_sync(self._puppets.remove_containers, f"test-{self._token}")
+        await to_thread.run_sync(self._puppets.remove_containers, self._puppets.instance)
 
 
 def make_workload(

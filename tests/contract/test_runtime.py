@@ -1,6 +1,7 @@
-"""What every runtime promises: the memory driver, real processes, and containers of a real engine."""
+"""What every runtime promises: the memory driver, real processes, and containers of a real engine, which the
+router has directly or through a socket proxy."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
@@ -20,13 +21,21 @@ from tests.contract.runtime_stages import (
     Stage,
     make_workload,
 )
+from tests.services.docker_puppets import Puppets
+from tests.services.socket_proxy import SocketProxy
 
 pytestmark = pytest.mark.anyio
 
 GRACE = 30.0  # more than any obedient puppet needs
 
 
-@pytest.fixture(params=["memory", "process", "docker"])
+@pytest.fixture(scope="module")
+def socket_proxy(puppets: Puppets, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SocketProxy]:
+    with puppets.run_socket_proxy(tmp_path_factory.mktemp("socket-proxy") / "log") as proxy:
+        yield proxy
+
+
+@pytest.fixture(params=["memory", "process", "docker", "docker-through-socket-proxy"])
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
     stage = open_stage(request, tmp_path)
     await stage.runtime.start()
@@ -40,7 +49,11 @@ def open_stage(request: pytest.FixtureRequest, directory: Path) -> Stage:
             return MemoryStage()
         case "process":
             return ProcessStage(directory)
-    return DockerStage(request.getfixturevalue("puppets"))
+        case "docker":
+            address = request.getfixturevalue("docker_host")
+        case _:
+            address = request.getfixturevalue("socket_proxy").url
+    return DockerStage(request.getfixturevalue("puppets"), address)
 
 
 async def exit_code(stage: Stage, owner: str) -> int | None:

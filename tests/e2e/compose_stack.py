@@ -17,8 +17,8 @@ from tests.services.marks import new_mark
 from tests.services.ports import find_free_port
 from tests.services.waiting import wait_for
 
-MODEL_IMAGES = (f"trainer-{TRAINER}", f"server-{TRAINER}")
-BUILT = ("router", "mlflow", "socket-proxy", *MODEL_IMAGES)  # under the project's name, so they go with it
+# Under the project's name, so they go with it.
+BUILT = ("router", "mlflow", "socket-proxy", f"trainer-{TRAINER}", f"server-{TRAINER}")
 WAIT_SECONDS = 60.0
 PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 180}
 
@@ -67,13 +67,14 @@ class ComposeStack:
             "MLFLOW_SERVICE_PORT": str(self.mlflow_port),
             "DOCKER_SOCKET": str(socket),
             "DOCKER_GROUP": str(socket.stat().st_gid),
+            # As every stack of the tests, so that their images are built once, and again from the cache.
+            "IMAGE_REVISION": "unknown",
+            "IMAGE_SOURCE": "",
             "READ_ONLY_WORKLOADS": "true",  # the stricter way; the demo's test has the default
         }
 
     def start(self) -> None:
         self.compose("--profile", "models", "build")
-        for name in MODEL_IMAGES:  # other checkouts use these names, too
-            self.docker("tag", f"switchyard/{name}", f"{self.project}/{name}")
         self.compose("up", "--detach", "--wait", "--no-build")
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ def test_train_then_roll_trains_in_a_container_and_serves_on_the_published_port(
     run = found.raise_for_status().json()["run"]
     assert run["info"]["status"] == "FINISHED"
     tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
-    image = f"switchyard/trainer-{TRAINER}:latest"
+    image = f"{stack.project}/trainer-{TRAINER}:latest"
     assert tags["switchyard.image"] == image
     assert tags["switchyard.image_digest"] == stack.docker("image", "inspect", "--format", "{{.Id}}", image)
 

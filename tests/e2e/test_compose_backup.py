@@ -7,8 +7,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -46,17 +45,6 @@ def run_documented(stack: ComposeStack, variables: Mapping[str, str]) -> None:
         assert done.returncode == 0, done.stderr
 
 
-@contextmanager
-def keep_image(stack: ComposeStack, server: str) -> Iterator[None]:
-    """Other checkouts build under the same tag, and what has no name any more may be pruned."""
-    name = f"switchyard/server-kept-by-{stack.project}"  # the socket proxy allows it by its name
-    stack.docker("tag", stack.docker("inspect", "--format", "{{.Image}}", server), name)
-    try:
-        yield
-    finally:
-        stack.docker("image", "rm", name)
-
-
 def count_models(stack: ComposeStack) -> int:
     return len(stack.compose("exec", "-T", "mlflow", "find", "/mlflow/artifacts", "-name", "MLmodel").split())
 
@@ -65,9 +53,8 @@ def test_a_stack_whose_volumes_were_deleted_serves_again_what_its_backup_says(
     docker_host: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "backup.tar.gz"
-    with ExitStack() as kept, run_compose_stack(docker_host) as stack:
+    with run_compose_stack(docker_host) as stack:
         answer = stack.post(f"/admin/train_then_roll/{TRAINER}")
-        kept.enter_context(keep_image(stack, stack.status()["active"]))
         offered = (f"--body={json.dumps(ROWS)}", "--slow-upload")
         with four_kinds_of_clients(stack.public_url, tmp_path / "load.json", RATE, *offered) as load:
             packed = run_script(stack, "backup", file)

@@ -43,7 +43,7 @@ def run_beside(stack: ComposeStack, container: str, *command: str, detach: bool 
     how = ("--detach",) if detach else ()
     quick = "--env=RES_OPTIONS=timeout:1 attempts:1"  # where names of other networks are asked for
     options = ("--rm", "--cap-drop=ALL", f"--network=container:{container}", "--entrypoint=python")
-    return stack.docker("run", *how, quick, *options, f"switchyard/trainer-{TRAINER}", *command)
+    return stack.docker("run", *how, quick, *options, f"{stack.project}/trainer-{TRAINER}", *command)
 
 
 def ask_from(stack: ComposeStack, container: str, *targets: str) -> Answers:

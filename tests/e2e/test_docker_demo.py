@@ -23,7 +23,7 @@ def installation(docker_host: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     settings = {setting: str(find_free_port()) for setting in PORTS}
     environment = dict(os.environ) | settings
     environment |= {"RUNTIME": "docker", "DOCKER_HOST": docker_host, "COMPOSE_PROJECT_NAME": name}
-    # As in the other tests, which at the same time use the model's images.
+    # As in the other tests, whose images are then built already.
     environment |= {"IMAGE_REVISION": "unknown", "IMAGE_SOURCE": ""}
     yield environment
     make("down", environment, tmp_path / "down.txt")

@@ -4,8 +4,9 @@ tests from all others on the same engine."""
 import io
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from docker import APIClient
@@ -14,6 +15,7 @@ from router.runtimes.docker import DockerRuntime
 from router.runtimes.docker_create import Placement
 from tests.services.engine import BASE_IMAGE
 from tests.services.marks import new_mark
+from tests.services.socket_proxy import SocketProxy, run_socket_proxy
 
 ORDERS, READY = "/orders", "/tmp/ready"
 PUPPET = f"""
@@ -79,6 +81,25 @@ class Puppets:
     @property
     def volume_prefix(self) -> str:
         return f"switchyard-test-{self.token}-"
+
+    @property
+    def instance(self) -> str:
+        """Of whoever has one router at a time."""
+        return f"test-{self.token}"
+
+    def run_socket_proxy(self, log: Path, **settings: str) -> AbstractContextManager[SocketProxy]:
+        """One that lets a router of this instance have the image, the network, and nothing else."""
+        allowed = {
+            "instance": self.instance,
+            "images": f"{self.image},{MISSING}",
+            "pulls": MISSING,
+            "trainer_network": self.network,
+            "server_network": self.network,
+            "volume_prefix": self.volume_prefix,
+        }
+        return run_socket_proxy(
+            Path(self.docker_host.removeprefix("unix://")), log, **{**allowed, **settings}
+        )
 
     def build(self, tag: str, mark: str = "first") -> str:
         """Its id. Another mark makes another image, and each run of tests has its own."""

@@ -1,4 +1,4 @@
-"""What tells the containers, networks and volumes of one run of tests from all others on the same engine.
+"""What tells containers, networks, volumes and images of one run of tests from all others on the same engine.
 
 A run that is killed cannot clean up, and an engine has addresses for some thirty networks only. So a mark
 names the process that made it, and the next run takes away what is marked by processes that are gone.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 from docker import APIClient
-from docker.errors import NotFound
+from docker.errors import APIError
 
 _MARK = re.compile(r"swt(\d+)x[0-9a-f]{8}")
 
@@ -36,6 +36,13 @@ def sweep(docker_host: str) -> None:
             _remove(docker.remove_network, network["Id"])
         for volume in filter(_is_left, docker.volumes()["Volumes"] or []):
             _remove(docker.remove_volume, volume["Name"])
+        for image in docker.images():
+            tags = [tag for tag in image["RepoTags"] or () if tag != "<none>:<none>"]
+            # By the tag: an image of the same content, and so the same id, may be another run's.
+            for tag in filter(_is_left, tags):
+                _remove(docker.remove_image, tag, force=True)
+            if not tags and _is_left(image):
+                _remove(docker.remove_image, image["Id"], force=True)
 
 
 def _is_left(described: object) -> bool:
@@ -46,5 +53,7 @@ def _is_left(described: object) -> bool:
 def _remove(act: Callable[..., object], name: str, **options: bool) -> None:
     try:
         act(name, **options)
-    except NotFound:
-        return  # went with its container, or by itself
+    except APIError as error:
+        # Went with its container, or by itself; or another's container has an image of the same content.
+        if error.status_code not in (404, 409):
+            raise

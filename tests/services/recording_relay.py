@@ -50,6 +50,7 @@ class RecordingRelay:
     def open(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
+        self.path.chmod(0o660)  # as Docker's own: its group may use it
         self._listener.listen(128)
         self._run(self._accept, self._listener)
 

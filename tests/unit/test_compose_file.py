@@ -50,7 +50,9 @@ def test_the_example_has_the_socket_proxys_own_defaults(compose: dict[str, Any])
 def test_every_setting_stands_in_the_example_with_its_default() -> None:
     lines = EXAMPLE
     assert {name for name, _ in lines} == NAMES
-    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]+)\}", TEXT))
+    project = {"COMPOSE_PROJECT_NAME": "switchyard"}
+    text = TEXT.replace("${COMPOSE_PROJECT_NAME:-switchyard}", "switchyard")
+    defaults = project | dict(re.findall(r"\$\{([A-Z_]+):-([^}]+)\}", text))
     assert {name: value for name, value in lines if name in defaults} == defaults
     for name, field in Settings.model_fields.items():
         told = dict(lines).get(name.upper())
@@ -150,6 +152,23 @@ def test_an_image_is_made_in_stages_of_what_is_locked_on_a_base_that_can_be_chos
     assert re.search(r"^USER \d{5}:\d{5}$", text, re.MULTILINE)
     assert "curl" not in text
     assert "apt-get" not in text
+
+
+def test_every_image_that_is_built_is_named_after_the_project_as_the_specs_say(
+    compose: dict[str, Any],
+) -> None:
+    """So that another stack on the engine, or a test, builds under names of its own."""
+    project = "${COMPOSE_PROJECT_NAME:-switchyard}"
+    services = {name: each for name, each in compose["services"].items() if "build" in each}
+    assert {name: each["image"] for name, each in services.items()} == {
+        name: f"{project}/{name}" for name in services
+    }
+    assert compose["services"]["router"]["environment"]["DOCKER_INSTANCE"] == project
+    spec = yaml.safe_load((ROOT / "specs" / "sklearn-model-1.yaml").read_text())["sklearn-model-1"]
+    assert {spec["trainer_image"], spec["serve_image"]} == {
+        "${DOCKER_INSTANCE:-switchyard}/trainer-sklearn-model-1:latest",
+        "${DOCKER_INSTANCE:-switchyard}/server-sklearn-model-1:latest",
+    }
 
 
 def test_every_image_that_is_built_is_told_its_base_version_and_origin(compose: dict[str, Any]) -> None:

@@ -27,7 +27,6 @@ from router.registries.memory import MemoryRegistry
 from router.runtimes.docker_client import DockerClient
 from router.stores.memory import MemoryStore
 from tests.services.docker_puppets import Puppets
-from tests.services.marks import new_mark
 from tests.unit.engine.yard import EXAMPLE, FreeLock
 
 R = TypeVar("R", bound=Record)
@@ -62,11 +61,11 @@ class ByContainer(httpx.AsyncHTTPTransport):
 
 
 class EngineHouse:
-    def __init__(self, puppets: Puppets, folder: Path) -> None:
+    def __init__(self, puppets: Puppets, folder: Path, address: str | None) -> None:
         (folder / "iris.json").write_text(json.dumps(SPEC).replace('"none"', f'"{puppets.image}"'))
         self.puppets = puppets
-        self.instance = f"test-{new_mark()}"
-        self.runtime = puppets.make_runtime(self.instance)
+        self.instance = puppets.instance
+        self.runtime = puppets.make_runtime(self.instance, address)
         self.proxy = MemoryProxy()
         self.registry = MemoryRegistry()
         clock, store = SystemClock(), MemoryStore()
@@ -161,9 +160,11 @@ class EngineHouse:
 
 
 @asynccontextmanager
-async def open_engine_house(puppets: Puppets, folder: Path) -> AsyncIterator[EngineHouse]:
-    """Leading, with version 1 in service."""
-    house = EngineHouse(puppets, folder)
+async def open_engine_house(
+    puppets: Puppets, folder: Path, address: str | None = None
+) -> AsyncIterator[EngineHouse]:
+    """Leading, with version 1 in service; its router has Docker at `address`."""
+    house = EngineHouse(puppets, folder, address)
     try:
         async with house.engine.running():
             await house.wait_until(house.leads)

@@ -4,14 +4,18 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import docker
+import httpx
 import pytest
 from docker.models.containers import Container
 
 from scripts.service_commands import ROOT
 from tests.integration.docker.installation import Installation
+from tests.services.recording_relay import run_recording_relay
+from tests.services.waiting import wait_for
 
 DEADLINE = 60
 _STEP = re.compile(r" ---> ([0-9a-f]{12})\n")
@@ -43,23 +47,43 @@ def suppress_conflict() -> Iterator[None]:
             raise
 
 
-@pytest.fixture
-def container(installation: Installation, image: str) -> Iterator[Container]:
-    owning_group = installation.socket.stat().st_gid
+@contextmanager
+def run_container(
+    installation: Installation, image: str, socket: Path, **options: Any
+) -> Iterator[Container]:
+    """As the compose file does."""
     containers: Any = installation.engine.containers
     container = containers.run(
         image,
         name=f"{installation.id}-socket-proxy",
         detach=True,
+        init=True,
         read_only=True,
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
-        group_add=[str(owning_group)],
-        volumes={str(installation.socket): {"bind": "/var/run/docker.sock"}},
+        restart_policy={"Name": "unless-stopped"},
+        group_add=[str(socket.stat().st_gid)],
+        volumes={str(socket): {"bind": "/var/run/docker.sock"}},
         ports={"2375/tcp": ("127.0.0.1", None)},
+        **options,
     )
-    yield container
-    container.remove(force=True, v=True)
+    try:
+        yield container
+    finally:
+        container.remove(force=True, v=True)
+
+
+@pytest.fixture
+def container(installation: Installation, image: str) -> Iterator[Container]:
+    with run_container(installation, image, installation.socket) as container:
+        yield container
+
+
+def address_of(container: Container) -> str:
+    """Another one after each start."""
+    container.reload()
+    published: Any = container.ports.get("2375/tcp")
+    return f"127.0.0.1:{published[0]['HostPort']}" if published else "127.0.0.1:1"
 
 
 def test_the_image_runs_as_nobody_and_says_that_it_is_healthy(
@@ -67,9 +91,7 @@ def test_the_image_runs_as_nobody_and_says_that_it_is_healthy(
 ) -> None:
     assert stat.S_IMODE(installation.socket.stat().st_mode) & 0o060 == 0o060
     wait_until_healthy(installation, container)
-    ports: Any = container.ports
-    port = ports["2375/tcp"][0]["HostPort"]
-    client = docker.DockerClient(f"tcp://127.0.0.1:{port}", timeout=DEADLINE)
+    client = docker.DockerClient(f"tcp://{address_of(container)}", timeout=DEADLINE)
     try:
         assert client.containers.list() == []
         assert client.version()["ApiVersion"]
@@ -77,6 +99,32 @@ def test_the_image_runs_as_nobody_and_says_that_it_is_healthy(
         client.close()
     assert container.attrs["Config"]["User"] == "65532:65532"
     assert {row[0] for row in container.top()["Processes"]} == {"65532"}
+
+
+def test_a_socket_that_docker_has_made_anew_is_mounted_by_a_restart(
+    installation: Installation, image: str, socket_directory: Path
+) -> None:
+    """With `live-restore` containers go on while their daemon is restarted, and with them a dead mount."""
+    path = socket_directory / "docker.sock"
+
+    def answers() -> bool:
+        answer = httpx.get(f"http://{address_of(proxy)}/_ping", trust_env=False, timeout=DEADLINE)
+        return answer.status_code == httpx.codes.OK
+
+    def restarts() -> int:
+        return int(proxy.attrs["RestartCount"])
+
+    def log() -> str:
+        return str(proxy.logs())
+
+    with run_recording_relay(path, installation.socket) as relay:
+        patience = {"SOCKET_PROXY_GIVE_UP_SECONDS": "0"}
+        with run_container(installation, image, path, environment=patience) as proxy:
+            wait_for(answers, "an answer", DEADLINE, log)
+            relay.close()
+            relay.open()
+            wait_for(lambda: answers() and restarts() == 1, "an answer on the new socket", DEADLINE, log)
+            assert "no connection to Docker's socket for 0 s, ending to be started again" in log()
 
 
 def wait_until_healthy(installation: Installation, container: Container) -> None:
