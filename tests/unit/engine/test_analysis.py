@@ -6,48 +6,14 @@ import pytest
 
 from router.core.errors import NothingToRollBackTo
 from router.core.models import Rollout, RolloutPhase
-from router.core.strategies import Strategy
 from router.core.verdicts import Verdict
-from router.engine.engine import Engine
+from tests.unit.engine.watched import CANARY, ENOUGH, ask, ask_for_a_while, let_misbehave, roll_beside, stored
 from tests.unit.engine.yard import Yard
-
-CANARY = {"strategy": "canary", "steps": [20, 50, 100], "hold": 30, "bake": 60}
-ENOUGH = 1500  # requests, so that both servers get what a step needs and more
 
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Yard:
     return Yard(tmp_path)
-
-
-async def roll_beside(yard: Yard, engine: Engine, **plan: object) -> Rollout:
-    """A second version, rolled out by this plan beside a first one that has served for a while."""
-    first, second = yard.add_version(), yard.add_version()
-    await yard.roll(engine, first)
-    ask(yard, 500)
-    return await yard.roll(engine, second, plan=Strategy.model_validate(plan))
-
-
-def ask(yard: Yard, requests: int) -> None:
-    for _ in range(requests):
-        yard.proxy.answer("default")
-
-
-async def ask_for_a_while(yard: Yard) -> None:
-    """One moment is not enough to convict a server."""
-    for _ in range(12):
-        ask(yard, 100)
-        await yard.clock.advance(0.25)
-
-
-async def let_misbehave(yard: Yard, rollout: Rollout, status: int = 200, seconds: float = 0.001) -> None:
-    address = (await yard.server(rollout.server_id)).address
-    assert address is not None
-    yard.proxy.behaviour[address] = status, seconds
-
-
-async def stored(engine: Engine, rollout: Rollout) -> Rollout:
-    return await engine.store.get(Rollout, rollout.id)
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(500, 0.001), (422, 0.001), (200, 0.05)])
