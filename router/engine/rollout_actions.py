@@ -156,7 +156,10 @@ class RolloutActions:
     async def _stop_active(self, rollout: Rollout) -> None:
         """It finishes what it has. If the candidate fails, the supervisor brings it back."""
         assert rollout.replaces is not None
+        began = self._context.clock.now()
         await self._context.runtime.stop(rollout.replaces, self._context.policy.stop_grace)
+        took = self._context.clock.now() - began
+        await self._ledger.move(rollout, f"the active server has stopped in {took:.1f} s", stop_seconds=took)
 
     async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> bool:
         """The server to go back to, if it still runs, needs no launch: whether it could be taken.

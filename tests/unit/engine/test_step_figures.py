@@ -1,4 +1,4 @@
-"""Each step of a rollout keeps what was counted in it, whoever ends it: its plan, a person, what comes next."""
+"""Each step of a rollout keeps what was counted, whoever ends it: a person, a rollback, the next one."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable

@@ -11,11 +11,11 @@ CANARY = {"strategy": "canary", "steps": [20, 50, 100], "hold": 30, "bake": 60}
 ENOUGH = 1500  # requests, so that both servers get what a step needs and more
 
 
-async def roll_beside(yard: Yard, engine: Engine, **plan: object) -> Rollout:
-    """A second version, rolled out by this plan beside a first one that has served for a while."""
+async def roll_beside(yard: Yard, engine: Engine, before: int = 500, /, **plan: object) -> Rollout:
+    """A second version, rolled out by this plan beside a first one that has answered so many requests."""
     first, second = yard.add_version(), yard.add_version()
     await yard.roll(engine, first)
-    ask(yard, 500)
+    ask(yard, before)
     return await yard.roll(engine, second, plan=Strategy.model_validate(plan))
 
 
