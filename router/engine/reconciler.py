@@ -98,7 +98,10 @@ class Reconciler:
                 log.warning("cannot go on for now", subject=record_id, error=error.message)
                 if isinstance(error, StorageFull):
                     self._ledger.hold_up(record_id, error)
-                due = self._context.clock.now() + RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+                pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+                if self._analyst.watches(record_id):  # users have the candidate, whatever is away
+                    pause = LOOK_SECONDS
+                due = self._context.clock.now() + pause
                 failures += 1
             await wait_any(
                 self._context.clock, None if due is None else due - self._context.clock.now(), changed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from router.core.errors import NothingToRollBackTo
+from router.core.errors import NothingToRollBackTo, RegistryUnavailable
 from router.core.models import Rollout, RolloutPhase
 from router.core.verdicts import Verdict
 from tests.unit.engine.watched import CANARY, ENOUGH, ask, ask_for_a_while, let_misbehave, roll_beside, stored
@@ -71,6 +71,18 @@ async def test_the_watch_goes_on_where_the_alias_cannot_follow(yard: Yard) -> No
         baking = await stored(engine, rollout)
         assert baking.phase is RolloutPhase.BAKING
         assert any("after the switch" in warning for warning in baking.warnings)
+        await let_misbehave(yard, rollout, 500)
+        await ask_for_a_while(yard)
+        assert await yard.served_version() == 1
+
+
+async def test_the_watch_keeps_its_pace_while_the_registry_is_away(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, strategy="canary", steps=[20], hold=600, bake=60)
+        yard.registry.fail_with(RegistryUnavailable())
+        await engine.steering.promote(rollout.id)
+        await yard.clock.advance(60)  # long enough for the longest pause between two tries
+        assert (await stored(engine, rollout)).phase is RolloutPhase.PROMOTING
         await let_misbehave(yard, rollout, 500)
         await ask_for_a_while(yard)
         assert await yard.served_version() == 1
