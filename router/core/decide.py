@@ -216,15 +216,28 @@ def _decide_switched_rollout(rollout: Rollout, seen: RolloutSeen, now: float) ->
         return TakeBack(_breached(rollout, seen.finding))
     if rollout.phase is RolloutPhase.PROMOTING:
         return PromoteVersion()
-    if rollout.bake_until is None or now >= rollout.bake_until:
-        return FinishRollout(_unproved(seen.finding))
-    return Wait(rollout.bake_until)
+    if rollout.bake_until is not None and now < rollout.bake_until:
+        return Wait(rollout.bake_until)
+    return _decide_end_of_bake(rollout, seen.finding, now)
 
 
-def _unproved(finding: Judgement | None) -> str | None:
+def _decide_end_of_bake(rollout: Rollout, finding: Judgement | None, now: float) -> RolloutAction:
+    """Users have the candidate, so what ends this without a verdict says so."""
+    if rollout.paused is not None:
+        return Wait()
     if finding is None or finding.verdict is Verdict.PASSED:
-        return None
-    return f"the watch after the switch came to no conclusion: {finding.reason}"
+        return FinishRollout()
+    if rollout.accepted_step == rollout.step:
+        return FinishRollout(f"a person has ended the bake without a verdict: {finding.reason}")
+    analysis = rollout.plan.analysis
+    if analysis.inconclusive == "wait":
+        return PauseRollout(_inconclusive(finding))
+    unproved = f"the bake has ended without a verdict: {finding.reason}"
+    if finding.active.requests < analysis.min_requests:
+        return FinishRollout(f"{unproved}; what served before gets none any more, so longer would not help")
+    if rollout.bake_limit is not None and now < rollout.bake_limit:
+        return Wait(rollout.bake_limit, "too little traffic to judge the bake by: it is extended")
+    return FinishRollout(f"{unproved}; it was extended as long as what served before is kept warm")
 
 
 def _inconclusive(finding: Judgement | None) -> str:

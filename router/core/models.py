@@ -208,6 +208,7 @@ class Rollout(Record):
     previous_server_id: str | None = None  # what served when this rollout switched
     training_id: str | None = None
     replaces: str | None = None  # the active server, stopped first for want of memory
+    stop_seconds: float | None = None  # what stopping it took
     preempts: str | None = None  # the rollout that this rollback has pushed aside
     preempted: bool = False  # no longer holds its endpoint: it only cleans up after itself
     abort_requested: bool = False
@@ -222,6 +223,7 @@ class Rollout(Record):
     promote_requested: bool = False
     promoted_by: str | None = None  # who asked for that
     bake_until: float | None = None
+    bake_limit: float | None = None  # until when it goes on if there is too little traffic to judge it by
     ready_deadline: float  # by when the candidate must have proved itself
     outcome: RolloutPhase | None = None  # decided end, while the candidate is being put away
     failure: Failure | None = None

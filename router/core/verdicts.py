@@ -19,6 +19,7 @@ from router.core.tallies import Tally, Window, bin_of, upper_edge
 QUANTILES = (0.5, 0.9, 0.99)  # of the active server's latencies; a stake on each
 ENOUGH_TO_RANK = 30  # answers of the active server, before latencies are compared with its quantiles
 CHECKS = 2  # errors and latency: each has half of alpha
+DOUBT = 10  # an e-value that convicts nobody: as long as it rises above this, nobody has passed either
 PART_OF_BETS = 0.8  # of a check's alpha; the rest is the risk that the reference looked better than it was
 
 
@@ -143,6 +144,7 @@ class Judge(BaseModel):
     errors: Bets = Bets()
     latency: tuple[Bets, ...] = (Bets(),) * len(QUANTILES)
     latency_peak: float = 1.0
+    in_doubt: bool = False  # the last batch was bad, which may have been chance: the next one tells
 
     @property
     def failed(self) -> bool:
@@ -163,14 +165,15 @@ class Judge(BaseModel):
         needed = (waiting.candidate,) if self.reference else (waiting.candidate, waiting.active)
         if not all(each.requests for each in needed):
             return self.model_copy(update={"waiting": waiting})
-        latency = self._judge_latency(waiting)
-        e_value = sum(each.e_value for each in latency) / len(latency)
+        errors, latency = self._judge_errors(waiting), self._judge_latency(waiting)
+        e_values = (self.errors.e_value, errors.e_value), (mean_e_value(self.latency), mean_e_value(latency))
         changes = {
             "seen": self.seen + waiting,
             "waiting": Window(),
-            "errors": self._judge_errors(waiting),
+            "errors": errors,
             "latency": latency,
-            "latency_peak": max(self.latency_peak, e_value),
+            "latency_peak": max(self.latency_peak, mean_e_value(latency)),
+            "in_doubt": any(after >= DOUBT and after > before for before, after in e_values),
         }
         return self.model_copy(update=changes)
 
@@ -230,7 +233,15 @@ class Judge(BaseModel):
         if min(counts) < needed:
             seen = f"{counts[0]:,} of the candidate, {counts[1]:,} of the active one"
             return Verdict.INCONCLUSIVE, f"too few requests to tell: {seen}; {needed:,} of each are needed"
-        return Verdict.PASSED, f"{tell_errors(candidate, active)}; {tell_latency(candidate, active)}"
+        told = f"{tell_errors(candidate, active)}; {tell_latency(candidate, active)}"
+        if self.in_doubt:
+            return Verdict.INCONCLUSIVE, f"too few requests to tell whether this is chance: {told}"
+        return Verdict.PASSED, told
+
+
+def mean_e_value(games: tuple[Bets, ...]) -> float:
+    """The mean of fair games is one."""
+    return sum(game.e_value for game in games) / len(games)
 
 
 def tell_errors(candidate: Tally, active: Tally) -> str:

@@ -3,9 +3,11 @@
 Nothing of it is stored: a router that takes over begins the step's evidence anew.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from router.core.models import Rollout, RolloutPhase, Server
+from router.core.errors import SwitchyardError
+from router.core.models import Rollout, RolloutPhase, Server, StepRecord
 from router.core.tallies import Window, sort_answers
 from router.core.traffic import ALL, Traffic, cut_for
 from router.core.verdicts import Judge, Judgement
@@ -26,6 +28,7 @@ class Sides:
 class Watch:
     cursor: str
     judge: Judge
+    sides: Sides
     step: int  # how many steps the rollout had
 
 
@@ -43,12 +46,38 @@ class Analyst:
         watch = self._watches.get(rollout.id)
         if watch is None:
             watch = self._watches[rollout.id] = await self._begin(rollout, sides)
-        samples, watch.cursor = await self._context.proxy.samples(watch.cursor)
-        watch.judge = watch.judge.feed(sort_answers(samples, sides.active, sides.candidate))
+        watch.sides = sides  # one that has died is replaced by another
+        await self._read(watch)
         if watch.step != len(rollout.steps):  # what was answered up to here belongs to the step before
             watch.step = len(rollout.steps)
             watch.judge = watch.judge.begin_step(alone=_is_alone(rollout))
         return watch.judge.judge()
+
+    async def close_step(self, rollout: Rollout) -> Judgement | None:
+        """Of the step that ends now, with all that was answered as far as the proxy tells; None: unwatched.
+
+        Not by what has the traffic: a rollback may have moved it already.
+        """
+        watch = self._watches.get(rollout.id)
+        if watch is None:
+            return None
+        with suppress(SwitchyardError):
+            await self._read(watch)
+        return watch.judge.judge()
+
+    async def complete(self, rollout: Rollout) -> tuple[StepRecord, ...] | None:
+        """Its steps, if one that was ended from outside, by a person or the next rollout, lacks figures."""
+        watch = self._watches.get(rollout.id)
+        if watch is None:
+            return None
+        ended = rollout.steps[watch.step - 1]
+        if ended.until is None or ended.finding is not None:
+            return None
+        told = ended.model_copy(update={"finding": await self.close_step(rollout)})
+        return (*rollout.steps[: watch.step - 1], told, *rollout.steps[watch.step :])
+
+    def watches(self, rollout_id: str) -> bool:
+        return rollout_id in self._watches
 
     def forget(self, rollout_id: str) -> None:
         """It has ended."""
@@ -76,7 +105,11 @@ class Analyst:
         samples, cursor = await self._context.proxy.samples(await self._context.proxy.rewind())
         known = Window(active=sort_answers(samples, sides.active, sides.candidate).active)
         judge = Judge(policy=rollout.plan.analysis, seen=known)
-        return Watch(cursor, judge.begin_step(alone=_is_alone(rollout)), len(rollout.steps))
+        return Watch(cursor, judge.begin_step(alone=_is_alone(rollout)), sides, len(rollout.steps))
+
+    async def _read(self, watch: Watch) -> None:
+        samples, watch.cursor = await self._context.proxy.samples(watch.cursor)
+        watch.judge = watch.judge.feed(sort_answers(samples, watch.sides.active, watch.sides.candidate))
 
 
 def _is_alone(rollout: Rollout) -> bool:

@@ -74,7 +74,11 @@ class Reconciler:
             await self._work_rollout(training.roll.rollout_id)  # written with the training's end
 
     async def _work_rollout(self, record_id: str) -> None:
-        await self._work(Rollout, record_id, self._step_rollout, self._rollouts.fail)
+        rollout = await self._work(Rollout, record_id, self._step_rollout, self._fail_rollout)
+        try:
+            await self._complete_steps(rollout)
+        except SwitchyardError as error:
+            log.warning("the figures of its last step are lost", subject=record_id, error=error.message)
         self._analyst.forget(record_id)
 
     async def _work(self, kind: type[T], record_id: str, step: Step[T], fail: Fail[T]) -> T:
@@ -94,7 +98,10 @@ class Reconciler:
                 log.warning("cannot go on for now", subject=record_id, error=error.message)
                 if isinstance(error, StorageFull):
                     self._ledger.hold_up(record_id, error)
-                due = self._context.clock.now() + RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+                pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+                if self._analyst.watches(record_id):  # users have the candidate, whatever is away
+                    pause = LOOK_SECONDS
+                due = self._context.clock.now() + pause
                 failures += 1
             await wait_any(
                 self._context.clock, None if due is None else due - self._context.clock.now(), changed
@@ -137,11 +144,25 @@ class Reconciler:
             await self._trainings.carry_out(training, action)
         return self._context.clock.now()
 
+    async def _fail_rollout(self, rollout: Rollout, error: SwitchyardError) -> None:
+        await self._rollouts.fail(rollout, error, await self._analyst.close_step(rollout))
+
+    async def _complete_steps(self, rollout: Rollout) -> bool:
+        """Whether a step lacked its figures, and has them now."""
+        steps = await self._analyst.complete(rollout)
+        if steps is not None:
+            await self._ledger.move(rollout, steps=steps)
+        return steps is not None
+
     async def _step_rollout(self, rollout: Rollout) -> float | None:
         traffic = await self._context.proxy.read_traffic(rollout.endpoint)
-        candidate, finding = None, None
-        # An abort needs nothing that may be away just now.
-        if rollout.phase.switched or not _told_to_end(rollout):
+        if await self._complete_steps(rollout):
+            return self._context.clock.now()
+        candidate = None
+        if rollout.preempted or (rollout.abort_requested and not rollout.phase.switched):
+            # This needs nothing that may be away just now.
+            finding = await self._analyst.close_step(rollout)
+        else:
             if rollout.phase in OBSERVED and rollout.server_id is not None:
                 candidate = await self._context.runtime.inspect(rollout.server_id)
             finding = await self._analyst.look(rollout, traffic)

@@ -78,17 +78,20 @@ class RolloutActions:
                 return await self._shifting.carry_out(rollout, action, finding)
         return None
 
-    async def fail(self, rollout: Rollout, error: SwitchyardError) -> None:
+    async def fail(self, rollout: Rollout, error: SwitchyardError, finding: Judgement | None) -> None:
         """An action cannot succeed however often it is tried."""
         if rollout.phase.switched:
             # Users have it: only the alias is left behind, and the watch goes on.
-            after = RolloutPhase.BAKING if rollout.phase is RolloutPhase.PROMOTING else RolloutPhase.SUCCEEDED
+            changes: dict[str, Any] = {"phase": RolloutPhase.BAKING}
+            if rollout.phase is not RolloutPhase.PROMOTING:
+                steps = close_step(rollout, self._context.clock.now(), finding=finding)
+                changes = {"phase": RolloutPhase.SUCCEEDED, "steps": steps}
             warnings = (*rollout.warnings, f"after the switch: {error.message}")
-            await self._ledger.move(rollout, error.message, phase=after, warnings=warnings)
+            await self._ledger.move(rollout, error.message, warnings=warnings, **changes)
         elif rollout.phase is RolloutPhase.ABORTING:
             await self._ledger.move(rollout, error.message, phase=rollout.outcome or RolloutPhase.FAILED)
         else:
-            await self._abort(rollout, RolloutPhase.FAILED, Failure.of(error))
+            await self._abort(rollout, RolloutPhase.FAILED, Failure.of(error), finding)
 
     async def _prepare(self, rollout: Rollout) -> None:
         async with self._context.traffic_locks[rollout.endpoint]:
@@ -157,7 +160,10 @@ class RolloutActions:
     async def _stop_active(self, rollout: Rollout) -> None:
         """It finishes what it has. If the candidate fails, the supervisor brings it back."""
         assert rollout.replaces is not None
+        began = self._context.clock.now()
         await self._context.runtime.stop(rollout.replaces, self._context.policy.stop_grace)
+        took = self._context.clock.now() - began
+        await self._ledger.move(rollout, f"the active server has stopped in {took:.1f} s", stop_seconds=took)
 
     async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> Rollout | None:
         """The server to go back to, if it still runs, needs no launch. None if so, else the rollout as it is.

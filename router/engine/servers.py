@@ -137,14 +137,17 @@ class Servers:
             reason=None,
         )
 
+    def kept_warm(self, bake: float) -> float:
+        """Seconds: also for as long as a watch may take users back to it."""
+        return max(self._context.policy.warm_seconds, bake)
+
     def lost_traffic(self, server: Server, bake: float = 0) -> Update[Server]:
-        """Kept warm for as long as a watch may take users back to it."""
         now, policy = self._context.clock.now(), self._context.policy
         return self._ledger.moved(
             server,
             "another server has the traffic",
             phase=ServerPhase.RETIRING,
-            warm_until=now + max(policy.warm_seconds, bake),
+            warm_until=now + self.kept_warm(bake),
             drain_deadline=now + policy.drain_grace,
             reason="another server has the traffic",
         )

@@ -179,6 +179,9 @@ class Shifting:
             phase=RolloutPhase.PROMOTING,
             steps=(*close_step(rollout, now, finding=finding), StepRecord(weight=100, since=now)),
             bake_until=now + rollout.plan.bake,
+            bake_limit=now + self._servers.kept_warm(rollout.plan.bake),
+            paused=None,  # what a person said of the steps says nothing of the bake
+            accepted_step=None,
         )
         await self._ledger.apply(switched, *changes)
 

@@ -47,10 +47,11 @@ class Steering:
         await self._change(Rollout, rollout_id, text, change)
 
     async def resume(self, rollout_id: str, by: str | None = None, reason: str | None = None) -> None:
-        """Go on with the next step, also if too little was seen of this one."""
+        """Go on with the next step, or end the bake, also if too little was seen to judge by."""
 
         def change(rollout: Rollout) -> dict[str, Any]:
-            _refuse_unless_shifting(rollout)
+            if rollout.phase is not RolloutPhase.BAKING or rollout.paused is None:
+                _refuse_unless_shifting(rollout)
             if rollout.paused is None:
                 raise NotShifting(f"rollout {rollout_id} is not paused")
             return {"paused": None, "accepted_step": rollout.step}

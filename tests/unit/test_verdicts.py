@@ -74,6 +74,16 @@ def test_one_batch_alone_convicts_nobody() -> None:
     assert not judge.feed(Window(active=answers(9000), candidate=answers(1000, failures=1000))).failed
 
 
+@pytest.mark.parametrize("bad", [answers(60, failures=60), answers(60, seconds=3.0)], ids=["fails", "slow"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_one_bad_batch_lets_no_step_pass_either_until_what_follows_is_good(bad: Tally, alone: bool) -> None:
+    judge = watch(Judge(), GOOD, 10).begin_step(alone=alone)
+    one = judge.feed(Window(active=answers(540), candidate=bad))
+    assert one.judge().verdict is Verdict.INCONCLUSIVE
+    assert "chance" in one.judge().reason
+    assert one.feed(GOOD).judge().verdict is Verdict.PASSED
+
+
 @pytest.mark.parametrize(
     "batch",
     [

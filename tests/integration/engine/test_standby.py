@@ -10,14 +10,8 @@ from tests.integration.engine.aftermath import check_serves, read_homes
 from tests.integration.engine.stage import Stage
 from tests.integration.spine.stage import add_trainer
 from tests.services.ports import find_free_port
+from tests.services.standby import stands_by
 from tests.services.yard import PLAIN, Yard
-
-
-def stands_by(url: str) -> bool:
-    try:
-        return "another router" in httpx.get(f"{url}/readyz", **PLAIN).text
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture

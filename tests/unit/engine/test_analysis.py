@@ -4,50 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from router.core.errors import NothingToRollBackTo
+from router.core.errors import NothingToRollBackTo, RegistryUnavailable
 from router.core.models import Rollout, RolloutPhase
-from router.core.strategies import Strategy
 from router.core.verdicts import Verdict
-from router.engine.engine import Engine
+from tests.unit.engine.watched import CANARY, ENOUGH, ask, ask_for_a_while, let_misbehave, roll_beside, stored
 from tests.unit.engine.yard import Yard
-
-CANARY = {"strategy": "canary", "steps": [20, 50, 100], "hold": 30, "bake": 60}
-ENOUGH = 1500  # requests, so that both servers get what a step needs and more
 
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Yard:
     return Yard(tmp_path)
-
-
-async def roll_beside(yard: Yard, engine: Engine, **plan: object) -> Rollout:
-    """A second version, rolled out by this plan beside a first one that has served for a while."""
-    first, second = yard.add_version(), yard.add_version()
-    await yard.roll(engine, first)
-    ask(yard, 500)
-    return await yard.roll(engine, second, plan=Strategy.model_validate(plan))
-
-
-def ask(yard: Yard, requests: int) -> None:
-    for _ in range(requests):
-        yard.proxy.answer("default")
-
-
-async def ask_for_a_while(yard: Yard) -> None:
-    """One moment is not enough to convict a server."""
-    for _ in range(12):
-        ask(yard, 100)
-        await yard.clock.advance(0.25)
-
-
-async def let_misbehave(yard: Yard, rollout: Rollout, status: int = 200, seconds: float = 0.001) -> None:
-    address = (await yard.server(rollout.server_id)).address
-    assert address is not None
-    yard.proxy.behaviour[address] = status, seconds
-
-
-async def stored(engine: Engine, rollout: Rollout) -> Rollout:
-    return await engine.store.get(Rollout, rollout.id)
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(500, 0.001), (422, 0.001), (200, 0.05)])
@@ -105,6 +71,18 @@ async def test_the_watch_goes_on_where_the_alias_cannot_follow(yard: Yard) -> No
         baking = await stored(engine, rollout)
         assert baking.phase is RolloutPhase.BAKING
         assert any("after the switch" in warning for warning in baking.warnings)
+        await let_misbehave(yard, rollout, 500)
+        await ask_for_a_while(yard)
+        assert await yard.served_version() == 1
+
+
+async def test_the_watch_keeps_its_pace_while_the_registry_is_away(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, strategy="canary", steps=[20], hold=600, bake=60)
+        yard.registry.fail_with(RegistryUnavailable())
+        await engine.steering.promote(rollout.id)
+        await yard.clock.advance(60)  # long enough for the longest pause between two tries
+        assert (await stored(engine, rollout)).phase is RolloutPhase.PROMOTING
         await let_misbehave(yard, rollout, 500)
         await ask_for_a_while(yard)
         assert await yard.served_version() == 1
@@ -180,15 +158,6 @@ async def test_a_server_that_does_worse_after_the_switch_is_rolled_back_by_itsel
         assert rollout.server_id not in yard.runtime.running()
         with pytest.raises(NothingToRollBackTo):
             await yard.roll_back(engine)
-
-
-async def test_a_bake_that_could_not_tell_says_so(yard: Yard) -> None:
-    async with yard.run() as engine:
-        rollout = await roll_beside(yard, engine, bake=60)
-        await yard.clock.advance(61)
-        done = await stored(engine, rollout)
-        assert done.phase is RolloutPhase.SUCCEEDED
-        assert "too few requests" in done.warnings[0]
 
 
 async def test_a_server_that_dies_in_its_bake_is_replaced_by_the_one_before(yard: Yard) -> None:

@@ -21,8 +21,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from router.core.errors import ProxyUnavailable, RegistryUnavailable, SwitchyardError
 from router.core.models import Rollout, RolloutPhase
 from router.core.strategies import AnalysisPlan, Strategy
+from router.core.traffic import Traffic
 from router.engine.commands import Caller, RolloutRequest
 from router.engine.engine import Engine
+from router.proxies.memory import MemoryProxy
+from router.stores.base import Change, Update
+from router.stores.memory import MemoryStore
 from tests.unit.engine.yard import Yard
 
 VERSIONS = 4
@@ -37,6 +41,7 @@ PLANS = [
         {"strategy": "canary", "steps": [10, 50], "hold": 5, "bake": 0, "analysis": UNWATCHED, "sticky": True}
     ),
 ]
+WATCHED = [PLANS[1], PLANS[4]]
 IMAGES = ["sources/iris", "sources/iris", "sources/slow", "sources/nan"]
 LONG_SECONDS = 60.0  # past every hold, bake, deadline and warm window
 
@@ -75,7 +80,27 @@ class Mortal:
         return call
 
 
+class BreachNotes(MemoryStore):
+    """At which change of traffic each breach was written down: by the candidate's server."""
+
+    def __init__(self, proxy: MemoryProxy) -> None:
+        super().__init__()
+        self._proxy = proxy
+        self.breaches: dict[str, int] = {}
+
+    async def apply(self, *changes: Change) -> None:
+        await super().apply(*changes)
+        for change in changes:
+            after = change.after if isinstance(change, Update) else None
+            if isinstance(after, Rollout) and after.failure and after.failure.code == "analysis_failed":
+                self.breaches.setdefault(str(after.server_id), len(self._proxy.history))
+
+
 class MortalYard(Yard):
+    def __init__(self, folder: Path, **policy: object) -> None:
+        super().__init__(folder, **policy)
+        self.store = self.notes = BreachNotes(self.proxy)
+
     def make_engine(self) -> Engine:
         self.fate = Fate()
         engine = super().make_engine()
@@ -101,6 +126,7 @@ class RolloutsInAnyOrder(RuleBasedStateMachine):
         self.engine: Engine | None = None
         self.router: asyncio.Task[None] | None = None
         self.calls: list[asyncio.Task[None]] = []
+        self.taken_back: set[str] = set()  # servers whose breach has been looked at
 
     # --- the router's life ------------------------------------------------------------------------
 
@@ -208,6 +234,21 @@ class RolloutsInAnyOrder(RuleBasedStateMachine):
             self.yard.proxy.answer("default")
         self.run(self.yard.clock.advance(0.5))
 
+    @rule(plan=st.sampled_from(WATCHED))
+    def a_new_version_breaks(self, plan: Strategy) -> None:
+        """Users go on asking for long enough that a watch must find it."""
+        active = self.traffic().active
+        self.users_ask(100, 200)
+        self.roll(active.model_version % VERSIONS + 1 if active else 1, IMAGES[0], plan)
+        rollout, traffic = self.newest(), self.traffic()
+        for upstream in (traffic.active, traffic.candidate):
+            if rollout is not None and upstream is not None and upstream.server_id == rollout.server_id:
+                self.yard.proxy.behaviour[upstream.address] = 500, 0.001
+        for _ in range(4):
+            for _ in range(50):
+                self.yard.proxy.answer("default")
+            self.run(self.yard.clock.advance(0.5))
+
     @rule(there=st.booleans())
     def registry_goes_and_comes(self, there: bool) -> None:
         self.yard.registry.fail_with(None if there else RegistryUnavailable())
@@ -248,6 +289,18 @@ class RolloutsInAnyOrder(RuleBasedStateMachine):
         rollouts = self.run(self.yard.store.find(Rollout))
         assert sum(rollout.holds_endpoint for rollout in rollouts) <= 1
 
+    @invariant()
+    def after_a_breach_its_share_is_gone_and_never_rises_again(self) -> None:
+        notes, history = self.yard.notes, self.yard.proxy.history
+        for server, noted in notes.breaches.items():
+            shares = [share_of(server, traffic) for _, traffic in history[max(0, noted - 1) :]]
+            assert shares == sorted(shares, reverse=True), (server, shares)
+            new = server not in self.taken_back
+            self.taken_back.add(server)
+            beside = self.traffic().candidate
+            if new and self.yard.fate.left is None:
+                assert beside is None or beside.server_id != server, server
+
     def teardown(self) -> None:
         try:
             self.run(self._heal())
@@ -279,6 +332,12 @@ class RolloutsInAnyOrder(RuleBasedStateMachine):
             return
         assert running == [traffic.active.server_id]
         assert self.run(self.yard.alias()) == traffic.active.model_version
+
+
+def share_of(server: str, traffic: Traffic) -> float:
+    if traffic.active is not None and traffic.active.server_id == server:
+        return 100.0
+    return traffic.weight if traffic.candidate is not None and traffic.candidate.server_id == server else 0.0
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -102,3 +102,53 @@ async def test_a_warm_server_makes_room_anyway(yard: Yard) -> None:
         third = await yard.roll(engine, yard.add_version())
         assert third.phase is RolloutPhase.SUCCEEDED
         assert third.warnings == ()
+
+
+def let_stops_take(yard: Yard, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    stop = yard.runtime.stop
+
+    async def stop_slowly(owner: str, grace_seconds: float) -> None:
+        await yard.clock.sleep(seconds)
+        await stop(owner, grace_seconds)
+
+    monkeypatch.setattr(yard.runtime, "stop", stop_slowly)
+
+
+async def roll_slowly(yard: Yard, engine: Engine, version: int, seconds: float) -> Rollout:
+    """Its server needs so long to its first answer."""
+    yard.answers.unready.add("sources/iris")
+    rollout = await yard.roll(engine, version, plan=REPLACE)
+    await yard.clock.advance(seconds)
+    yard.answers.unready.clear()
+    await yard.clock.advance(20)
+    return await engine.store.get(Rollout, rollout.id)
+
+
+async def test_the_expected_gap_is_the_last_stop_and_the_last_start_together(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_stops_take(yard, monkeypatch, 3)
+    first, second = yard.add_version(), yard.add_version()
+    async with yard.run() as engine:
+        await roll_slowly(yard, engine, first, 5)
+        yard.runtime.memory_left = 10 * MIB
+        guessed = await roll_slowly(yard, engine, second, 9)
+        assert "about 15.0 s, 10.0 s to stop and 5.0 s to start" in guessed.warnings[0]
+        assert guessed.stop_seconds == 3
+        assert any("stopped in 3.0 s" in event.text for event in await engine.store.events(guessed.id))
+        known = await roll_slowly(yard, engine, first, 9)
+        assert "about 9.0 s, 3.0 s to stop and 6.0 s to start" in known.warnings[0]
+        assert known.phase is RolloutPhase.SUCCEEDED
+
+
+async def test_a_server_that_was_stopped_after_its_warm_window_tells_how_long_a_stop_takes(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_stops_take(yard, monkeypatch, 3)
+    async with yard.run() as engine:
+        await roll_second(yard, engine, 144 * MIB)
+        await yard.clock.advance(3700)
+        yard.runtime.memory_left = 10 * MIB
+        refused = await yard.roll(engine, yard.add_version())
+        assert refused.failure is not None
+        assert "3.0 s to stop" in str(refused.failure.hint)

@@ -126,16 +126,6 @@ async def test_a_server_that_only_the_directory_knows_is_adopted(yard: Yard) -> 
         assert yard.runtime.running() == [rollout.server_id]
 
 
-async def test_a_router_that_finds_the_lock_taken_stands_by_until_it_is_free(yard: Yard) -> None:
-    yard.lock.held_by_another = True
-    async with yard.run() as engine:
-        await yard.clock.advance(5)
-        assert "lock" in engine.standing_by_because
-        yard.lock.held_by_another = False
-        await yard.clock.advance(1)
-        engine.require_lead()
-
-
 async def test_a_server_that_is_slow_to_stop_does_not_keep_a_dead_one_from_being_replaced(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
