@@ -14,7 +14,7 @@ from anyio import CancelScope
 from router.core.errors import LaunchFailed, RuntimeUnavailable, StorageFull
 from router.core.specs import Resources
 from router.core.workload import WorkloadState
-from router.runtimes.base import EndCallback, Image, Memory, Usage, Workload
+from router.runtimes.base import EndCallback, Image, Memory, Tell, Usage, Workload
 from router.runtimes.docker_client import Call, DockerClient, Refused
 from router.runtimes.docker_containers import Container, Containers
 from router.runtimes.docker_create import Placement, make_body, refuse_unsupported
@@ -58,8 +58,14 @@ class DockerRuntime:
             Call("GET", "/_ping", seconds=CHECK_SECONDS), lambda answer: answer.content
         )
 
-    async def resolve_image(self, reference: str) -> Image:
-        return await self._images.resolve(reference)
+    async def resolve_image(
+        self, reference: str, digest: str | None = None, tell: Tell | None = None
+    ) -> Image:
+        if digest is None:
+            return await self._images.resolve(reference, tell)
+        image = Image(reference, digest)
+        await self._images.find_pinned(image, tell)
+        return image
 
     async def refuse_unsupported(
         self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
