@@ -81,7 +81,7 @@ class Runtime(Protocol):
     ) -> Image:
         """Pin a reference to a digest. Raises ImageNotFound.
 
-        With the digest of an earlier call it stays that image, which is got again if it is not there any more.
+        With the digest of an earlier call it stays that image, which is got again if it is gone.
         """
 
     async def refuse_unsupported(

@@ -56,4 +56,5 @@ class Progress:
         if not self._there:
             return text
         came = sum(current for current, _ in self._came.values()) / 1e6
-        return f"{text}: {sum(self._there.values())} of {len(self._there)} layers are there, {came:.0f} MB came"
+        there = sum(self._there.values())
+        return f"{text}: {there} of {len(self._there)} layers are there, {came:.0f} MB came"

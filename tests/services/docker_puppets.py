@@ -109,7 +109,8 @@ class Puppets:
             volume_prefix=self.volume_prefix,
         )
         placement = replace(placement, **fields)
-        return DockerRuntime(address=address or self.docker_host, placement=placement, pull_seconds=pull_seconds)
+        address = address or self.docker_host
+        return DockerRuntime(address=address, placement=placement, pull_seconds=pull_seconds)
 
     def run_inside(self, container: str, script: str) -> None:
         """A shell's line; returns when it is done."""

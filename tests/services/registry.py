@@ -1,4 +1,4 @@
-"""A real Docker registry on a loopback port, from which engines pull without TLS, and images to pull from it."""
+"""A real Docker registry on a loopback port, where engines ask for no TLS, and images to pull from it."""
 
 import shutil
 from collections.abc import Iterator

@@ -51,7 +51,7 @@ async def test_an_image_that_is_missing_is_pulled_pinned_and_run(
 
 async def test_a_tag_that_the_registry_lacks_is_named(registry: Registry, house: House) -> None:
     missing = f"{registry.host}/team/server:nowhere"
-    with pytest.raises(ImageNotFound, match="cannot be pulled: .*unknown") as caught:
+    with pytest.raises(ImageNotFound, match=r"cannot be pulled: .*unknown") as caught:
         await house.runtime.resolve_image(missing)
     assert missing in caught.value.message
 

@@ -1,10 +1,10 @@
-"""Images that are not there yet: who waits for one can see it, and its time is not taken from the candidate."""
+"""Images that are not there yet: whoever waits for one sees it, and its time is not the candidate's."""
 
 from pathlib import Path
 
 import pytest
 
-from router.core.models import Event, Rollout, RolloutPhase, Training, TrainingPhase
+from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.commands import Caller
 from router.engine.engine import Engine
 from router.runtimes.memory import Behaviour
@@ -22,8 +22,7 @@ def yard(tmp_path: Path) -> Yard:
 
 
 async def notes(engine: Engine, subject: str) -> list[str]:
-    found: list[Event] = await engine.store.events(subject)
-    return [event.text for event in found if event.kind == "note"]
+    return [event.text for event in await engine.store.events(subject) if event.kind == "note"]
 
 
 async def test_a_rollout_says_that_its_image_is_being_pulled_until_it_is_there(yard: Yard) -> None:
