@@ -85,7 +85,11 @@ class Runtime(Protocol):
         """
 
     async def refuse_unsupported(
-        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+        self,
+        resources: Resources,
+        gpus: str | None,
+        volumes: Collection[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Raise UnsupportedSetting, naming the setting, if `launch` could not honour it."""
 

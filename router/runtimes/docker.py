@@ -4,7 +4,7 @@ A container has no restart policy: whether something runs again is the engine's 
 module is the port: who may call when, and what is awaited.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from weakref import WeakValueDictionary
 
 import anyio
@@ -68,9 +68,13 @@ class DockerRuntime:
         return image
 
     async def refuse_unsupported(
-        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+        self,
+        resources: Resources,
+        gpus: str | None,
+        volumes: Collection[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        refuse_unsupported(self._placement, resources, gpus, volumes)
+        refuse_unsupported(self._placement, resources, gpus, volumes, env or {})
 
     async def launch(self, workload: Workload) -> WorkloadState:
         turn = self._turns.setdefault(workload.owner, anyio.Lock())
@@ -80,7 +84,9 @@ class DockerRuntime:
             adopted = await self._adopt(group)
             if adopted is not None:
                 return adopted
-            refuse_unsupported(self._placement, workload.resources, workload.gpus, workload.volumes)
+            refuse_unsupported(
+                self._placement, workload.resources, workload.gpus, workload.volumes, workload.env
+            )
             image = await self._images.find_pinned(workload.image)
             with CancelScope(shield=True):  # from here on it is a moment, and then it has to be watched
                 for unstarted in group:

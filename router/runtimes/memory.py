@@ -3,7 +3,7 @@
 Nothing here takes time or happens by itself, so a test that ends a trainer knows exactly when it ended.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -45,7 +45,7 @@ class MemoryRuntime:
     clock: Clock = field(default_factory=SystemClock)
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
-    unsupported: set[str] = field(default_factory=set)  # of "cpus", "memory", "pids", "gpus", "volumes"
+    unsupported: set[str] = field(default_factory=set)  # cpus, memory, pids, gpus, volumes, env
     unavailable: bool = False
     output: dict[str, str] = field(default_factory=dict)  # by owner
     usages: dict[str, Usage] = field(default_factory=dict)  # by owner
@@ -108,14 +108,18 @@ class MemoryRuntime:
         return Image(reference, digest or behaviour.digest or made)
 
     async def refuse_unsupported(
-        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+        self,
+        resources: Resources,
+        gpus: str | None,
+        volumes: Collection[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        wanted: dict[str, object] = {"gpus": gpus, "volumes": volumes or None}
+        wanted: dict[str, object] = {"gpus": gpus, "volumes": volumes or None, "env": env or None}
         if resources.required:
             wanted |= {name: getattr(resources, name) for name in ("cpus", "memory", "pids")}
         for name in sorted(self.unsupported):
             if wanted.get(name) is not None:
-                setting = name if name in {"gpus", "volumes"} else f"resources.{name}"
+                setting = name if name in {"gpus", "volumes", "env"} else f"resources.{name}"
                 raise UnsupportedSetting(f"This runtime cannot honour {setting!r}.")
 
     async def launch(self, workload: Workload) -> WorkloadState:

@@ -91,7 +91,11 @@ class ProcessRuntime:
         return await self._threads.work(partial(self._sources.resolve, reference))
 
     async def refuse_unsupported(
-        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+        self,
+        resources: Resources,
+        gpus: str | None,
+        volumes: Collection[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         if gpus is not None:
             raise UnsupportedSetting(

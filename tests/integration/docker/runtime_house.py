@@ -83,6 +83,18 @@ class House:
         return await asyncio.to_thread(create)
 
 
+def proxy_settings(puppets: Puppets, instance: str, images: str) -> dict[str, str]:
+    """Of a socket proxy before a house of this instance, which may pull these images, too."""
+    return {
+        "instance": instance,
+        "images": images,
+        "pulls": images,
+        "trainer_network": puppets.network,
+        "server_network": puppets.network,
+        "name_pattern": ".+",
+    }
+
+
 @asynccontextmanager
 async def open_house(
     puppets: Puppets, address: str | None = None, instance: str | None = None, **fields: Any

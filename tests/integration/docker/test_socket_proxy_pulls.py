@@ -10,7 +10,7 @@ from anyio import to_thread
 from docker import APIClient
 
 from router.core.errors import ImageNotFound
-from tests.integration.docker.runtime_house import open_house
+from tests.integration.docker.runtime_house import open_house, proxy_settings
 from tests.services.docker_puppets import Puppets
 from tests.services.marks import new_mark
 from tests.services.registry import Registry, run_registry
@@ -50,14 +50,7 @@ def gate(puppets: Puppets, tmp_path: Path) -> Iterator[Gate]:
     instance = f"test-{new_mark()}"
     with run_registry(puppets.docker_host, tmp_path) as registry:
         name = f"{registry.host}/team/server"
-        settings = {
-            "instance": instance,
-            "images": f"{name}:1",
-            "pulls": f"{name}:1",
-            "trainer_network": puppets.network,
-            "server_network": puppets.network,
-            "name_pattern": ".+",
-        }
+        settings = proxy_settings(puppets, instance, f"{name}:1")
         socket = Path(puppets.docker_host.removeprefix("unix://"))
         with run_socket_proxy(socket, tmp_path / "socket-proxy.log", **settings) as proxy:
             try:
