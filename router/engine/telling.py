@@ -33,7 +33,8 @@ async def telling(ledger: Ledger, record: Record, act: Callable[[Tell], Awaitabl
             news = anyio.Event()
             with suppress(StaleRecord):  # it was moved meanwhile: the next news are written
                 stored = await ledger.store.get(type(record), record.id)
-                await ledger.move(stored, "" if begun else f"waiting: {latest}", waiting_on=latest)
+                if stored.waiting_on != latest:
+                    await ledger.move(stored, "" if begun else f"waiting: {latest}", waiting_on=latest)
                 begun = True
 
     return await race(partial(act, tell), write)

@@ -54,7 +54,7 @@ class MemoryRuntime:
     launched: list[Workload] = field(default_factory=list)  # every launch that was not an adoption
     stopped: list[str] = field(default_factory=list)  # owners that were running when told to stop
     removed: list[str] = field(default_factory=list)
-    pulled: set[str] = field(default_factory=set)  # references that took time and are there now
+    pulled: set[str] = field(default_factory=set)  # references that are there
     _states: dict[str, WorkloadState] = field(default_factory=dict)
     _images: dict[str, str] = field(default_factory=dict)  # owner -> reference
     _callbacks: list[EndCallback] = field(default_factory=list)
@@ -96,14 +96,14 @@ class MemoryRuntime:
         self, reference: str, digest: str | None = None, tell: Tell | None = None
     ) -> Image:
         await self.check()
-        if reference in self.missing:
-            raise ImageNotFound(f"There is no image {reference!r}.")
         behaviour = self._behaviour(reference)
         if behaviour.pull_seconds and reference not in self.pulled:
             if tell is not None:
                 tell(f"the image {reference} is being pulled")
             await self.clock.sleep(behaviour.pull_seconds)
-            self.pulled.add(reference)
+        if reference in self.missing:
+            raise ImageNotFound(f"There is no image {reference!r}.")
+        self.pulled.add(reference)
         made = "sha256:" + sha256(reference.encode()).hexdigest()
         return Image(reference, digest or behaviour.digest or made)
 

@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
 import httpx
 from docker import APIClient
+from docker.errors import NotFound
 
 from scripts.service_commands import ROOT, service_environment
 from tests.services.ports import find_free_port
@@ -59,10 +60,10 @@ class Registry:
         """From the engine, whatever came from here, under all its names."""
         with APIClient(self._engine, version="auto") as docker:
             for image in docker.images():
-                # The digests first: the last tag of a repository takes them with it.
-                for name in (*(image["RepoDigests"] or ()), *(image["RepoTags"] or ())):
+                for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
                     if name.startswith(f"{self.host}/"):
-                        docker.remove_image(name)
+                        with suppress(NotFound):  # gone with its last tag
+                            docker.remove_image(name)
 
     def _answers(self) -> bool:
         try:
@@ -78,5 +79,5 @@ def run_registry(docker_host: str, directory: Path) -> Iterator[Registry]:
     try:
         yield registry
     finally:
-        registry.remove_pulled()
         registry.process.stop()
+        registry.remove_pulled()

@@ -45,18 +45,23 @@ class Gate:
         return self.proxy.ask("GET", f"/v1.41/images/{image}/json")[0]
 
 
+@pytest.fixture(scope="module")
+def registry(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with run_registry(docker_host, tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
+
+
 @pytest.fixture
-def gate(puppets: Puppets, tmp_path: Path) -> Iterator[Gate]:
+def gate(puppets: Puppets, registry: Registry, tmp_path: Path) -> Iterator[Gate]:
     instance = f"test-{new_mark()}"
-    with run_registry(puppets.docker_host, tmp_path) as registry:
-        name = f"{registry.host}/team/server"
-        settings = proxy_settings(puppets, instance, f"{name}:1")
-        socket = Path(puppets.docker_host.removeprefix("unix://"))
-        with run_socket_proxy(socket, tmp_path / "socket-proxy.log", **settings) as proxy:
-            try:
-                yield Gate(registry, name, proxy, instance, puppets.docker)
-            finally:
-                puppets.remove_containers(instance)
+    name = f"{registry.host}/{instance}/server"
+    settings = proxy_settings(puppets, instance, f"{name}:1")
+    socket = Path(puppets.docker_host.removeprefix("unix://"))
+    with run_socket_proxy(socket, tmp_path / "socket-proxy.log", **settings) as proxy:
+        try:
+            yield Gate(registry, name, proxy, instance, puppets.docker)
+        finally:
+            puppets.remove_containers(instance)
 
 
 async def test_what_an_allowed_tag_names_is_pulled_pinned_and_run(gate: Gate, puppets: Puppets) -> None:

@@ -84,7 +84,7 @@ async def test_a_pull_ends_when_its_rollout_is_aborted(yard: Yard) -> None:
         await engine.steering.abort(rollout.id)
         await yard.clock.settle()
         assert (await engine.store.get(Rollout, rollout.id)).phase is RolloutPhase.ROLLED_BACK
-        assert yard.runtime.pulled == set()
+        assert FAR not in yard.runtime.pulled
 
 
 async def test_a_training_says_that_its_image_is_being_pulled(yard: Yard) -> None:
@@ -96,3 +96,17 @@ async def test_a_training_says_that_its_image_is_being_pulled(yard: Yard) -> Non
         await yard.clock.advance(60)
         running = await engine.store.get(Training, training.id)
         assert (running.phase, running.waiting_on) == (TrainingPhase.RUNNING, None)
+
+
+async def test_a_pull_that_fails_ends_its_rollout_and_its_training(yard: Yard) -> None:
+    yard.runtime.missing.update((FAR, "sources/iris"))
+    yard.runtime.behaviours["sources/iris"] = Behaviour(pull_seconds=60)
+    version = yard.add_version()
+    async with yard.run() as engine:
+        rollout = await yard.roll(engine, version, serve_image=FAR)
+        training = await yard.train(engine)
+        assert None not in (rollout.waiting_on, training.waiting_on)
+        await yard.clock.advance(60)
+        for kind, record in ((Rollout, rollout), (Training, training)):
+            failed = await engine.store.get(kind, record.id)
+            assert (failed.phase, failed.failure and failed.failure.code) == ("failed", "image_not_found")
