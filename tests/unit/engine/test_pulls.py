@@ -107,6 +107,9 @@ async def test_a_pull_that_fails_ends_its_rollout_and_its_training(yard: Yard) -
         training = await yard.train(engine)
         assert None not in (rollout.waiting_on, training.waiting_on)
         await yard.clock.advance(60)
-        for kind, record in ((Rollout, rollout), (Training, training)):
-            failed = await engine.store.get(kind, record.id)
-            assert (failed.phase, failed.failure and failed.failure.code) == ("failed", "image_not_found")
+        ends = (
+            await engine.store.get(Rollout, rollout.id),
+            await engine.store.get(Training, training.id),
+        )
+        for end in ends:
+            assert (end.phase, end.failure and end.failure.code) == ("failed", "image_not_found")
