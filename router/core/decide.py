@@ -275,7 +275,8 @@ def _aborted(rollout: Rollout) -> Failure:
 
 
 def _not_ready_in_time(rollout: Rollout) -> Failure:
-    waited = rollout.ready_deadline - rollout.created_at
+    begun = rollout.entered.get(str(RolloutPhase.LAUNCHING), rollout.created_at)
+    waited = rollout.ready_deadline - begun
     return Failure(
         code="candidate_unhealthy",
         message=f"the candidate for {rollout.model_uri} was not ready within {waited:g} s;"

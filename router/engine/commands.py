@@ -114,7 +114,7 @@ class Commands:
             runtime=policy.runtime_kind,
             defaults=DefaultImages(policy.trainer_image, policy.serve_image),
         )
-        await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes)
+        await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes, env)
         endpoint = request.endpoint or spec.endpoint or DEFAULT_ENDPOINT
         if request.then_roll:
             await require_open(context, endpoint)

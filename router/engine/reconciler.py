@@ -118,11 +118,18 @@ class Reconciler:
                 await self._note_waiting(record, error)
                 raise
             log.warning(error.message, subject=record.id, code=error.code)
-            await fail(record, error)
+            await fail(await self._see_notes(record), error)
         except Exception as bug:
             log.exception("an action broke", subject=record.id)
-            await fail(record, SwitchyardError(f"the router broke: {type(bug).__name__}: {bug}"))
+            broken = SwitchyardError(f"the router broke: {type(bug).__name__}: {bug}")
+            await fail(await self._see_notes(record), broken)
         return self._context.clock.now()
+
+    async def _see_notes(self, record: T) -> T:
+        """As it is stored, if nothing has changed since but what it says that it waits for."""
+        stored = await self._context.store.get(type(record), record.id)
+        before = {name: getattr(record, name) for name in ("revision", "updated_at", "waiting_on")}
+        return stored if stored.model_copy(update=before) == record else record
 
     async def _note_waiting(self, record: T, error: SwitchyardError) -> None:
         stored = await self._context.store.get(type(record), record.id)

@@ -33,7 +33,7 @@ from router.engine.room import Room
 from router.engine.servers import Servers
 from router.engine.shifting import Shifting
 from router.engine.steering import close_step
-from router.runtimes.base import Image
+from router.engine.telling import telling
 from router.stores.base import Change
 
 WARM_PING_SECONDS = 5.0  # a machine under load may take some; to launch another server there takes longer
@@ -111,11 +111,11 @@ class RolloutActions:
                 if left is None:
                     return
                 rollout = left
-        if rollout.serve_digest is not None:
-            image = Image(rollout.serve_image, rollout.serve_digest)
-        else:
-            with giving_up_without_room():
-                image = await self._context.runtime.resolve_image(rollout.serve_image)
+        resolve = self._context.runtime.resolve_image
+        with giving_up_without_room():
+            image = await telling(
+                self._ledger, rollout, partial(resolve, rollout.serve_image, rollout.serve_digest)
+            )
         room = await self._make_room(rollout, traffic)
         server = await self._servers.draft(
             endpoint=rollout.endpoint,
@@ -126,12 +126,14 @@ class RolloutActions:
             rollout_id=rollout.id,
         )
         retired = await self._servers.retire_spare(rollout.endpoint, f"rollout {rollout.id} needs its slot")
+        waited = self._context.clock.now() - rollout.entered[str(RolloutPhase.PENDING)]  # for a pull, say
         moved = self._ledger.moved(
             rollout,
             f"candidate {server.name} takes the {server.slot} slot",
             phase=RolloutPhase.LAUNCHING,
             server_id=server.id,
             serve_digest=image.digest,
+            ready_deadline=rollout.ready_deadline + waited,
             **room,
         )
         await self._ledger.apply(moved, self._ledger.opened(server, f"server {server.name}"), *retired)

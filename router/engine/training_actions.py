@@ -1,6 +1,7 @@
 """Carries out what `decide_training` names. Each action may be repeated after a crash."""
 
 import json
+from functools import partial
 
 from router.core.actions import (
     CloseTraining,
@@ -25,6 +26,7 @@ from router.core.models import Failure, Rollout, RolloutPhase, Training, Trainin
 from router.engine.context import Context
 from router.engine.holding import find_holder
 from router.engine.steering import cut_bake_short
+from router.engine.telling import telling
 from router.registries.base import ModelVersion, RunStatus
 from router.runtimes.base import Image, Role, Workload
 from router.stores.base import Change, Insert
@@ -62,7 +64,8 @@ class TrainingActions:
                 pass
 
     async def _prepare_run(self, training: Training) -> None:
-        image = await self._context.runtime.resolve_image(training.image)
+        resolve = self._context.runtime.resolve_image
+        image = await telling(self._ledger, training, partial(resolve, training.image, None))
         tags = _run_tags(training) | {"switchyard.image_digest": image.digest}
         run_id = await self._context.registry.create_run(training.experiment, training.id, tags)
         while training.phase is TrainingPhase.QUEUED:

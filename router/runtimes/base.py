@@ -16,6 +16,7 @@ __all__ = [
     "Image",
     "Role",
     "Runtime",
+    "Tell",
     "Usage",
     "Workload",
     "WorkloadState",
@@ -52,6 +53,7 @@ class Usage:
 
 
 EndCallback = Callable[[str], None]
+Tell = Callable[[str], None]  # hears, in words, what is being waited for
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,20 @@ class Runtime(Protocol):
     async def check(self) -> None:
         """Raise RuntimeUnavailable if it cannot launch now."""
 
-    async def resolve_image(self, reference: str) -> Image:
-        """Pin a reference to a digest. Raises ImageNotFound."""
+    async def resolve_image(
+        self, reference: str, digest: str | None = None, tell: Tell | None = None
+    ) -> Image:
+        """Pin a reference to a digest. Raises ImageNotFound.
+
+        With the digest of an earlier call it stays that image, which is got again if it is gone.
+        """
 
     async def refuse_unsupported(
-        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+        self,
+        resources: Resources,
+        gpus: str | None,
+        volumes: Collection[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Raise UnsupportedSetting, naming the setting, if `launch` could not honour it."""
 

@@ -4,7 +4,7 @@ A container has no restart policy: whether something runs again is the engine's 
 module is the port: who may call when, and what is awaited.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from weakref import WeakValueDictionary
 
 import anyio
@@ -14,7 +14,7 @@ from anyio import CancelScope
 from router.core.errors import LaunchFailed, RuntimeUnavailable, StorageFull
 from router.core.specs import Resources
 from router.core.workload import WorkloadState
-from router.runtimes.base import EndCallback, Image, Memory, Usage, Workload
+from router.runtimes.base import EndCallback, Image, Memory, Tell, Usage, Workload
 from router.runtimes.docker_client import Call, DockerClient, Refused
 from router.runtimes.docker_containers import Container, Containers
 from router.runtimes.docker_create import Placement, make_body, refuse_unsupported
@@ -58,13 +58,23 @@ class DockerRuntime:
             Call("GET", "/_ping", seconds=CHECK_SECONDS), lambda answer: answer.content
         )
 
-    async def resolve_image(self, reference: str) -> Image:
-        return await self._images.resolve(reference)
+    async def resolve_image(
+        self, reference: str, digest: str | None = None, tell: Tell | None = None
+    ) -> Image:
+        if digest is None:
+            return await self._images.resolve(reference, tell)
+        image = Image(reference, digest)
+        await self._images.find_pinned(image, tell)
+        return image
 
     async def refuse_unsupported(
-        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+        self,
+        resources: Resources,
+        gpus: str | None,
+        volumes: Collection[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        refuse_unsupported(self._placement, resources, gpus, volumes)
+        refuse_unsupported(self._placement, resources, gpus, volumes, env or {})
 
     async def launch(self, workload: Workload) -> WorkloadState:
         turn = self._turns.setdefault(workload.owner, anyio.Lock())
@@ -74,7 +84,9 @@ class DockerRuntime:
             adopted = await self._adopt(group)
             if adopted is not None:
                 return adopted
-            refuse_unsupported(self._placement, workload.resources, workload.gpus, workload.volumes)
+            refuse_unsupported(
+                self._placement, workload.resources, workload.gpus, workload.volumes, workload.env
+            )
             image = await self._images.find_pinned(workload.image)
             with CancelScope(shield=True):  # from here on it is a moment, and then it has to be watched
                 for unstarted in group:

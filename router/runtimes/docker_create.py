@@ -3,6 +3,7 @@
 The command is the image's own. Privileges, capabilities and the root filesystem are the proxy's to set.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from router.runtimes.docker_containers import INSTANCE, NAME, OWNER, PORT_VARIAB
 
 LEAST_MEMORY = 6 * 1024**2  # Docker's own
 LEAST_CPUS = 0.01
+MOST_ENVIRONMENT = 48 * 1024  # bytes of JSON: the socket proxy takes 64 KiB, volumes and labels among them
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class Placement:
 
 
 def refuse_unsupported(
-    placement: Placement, resources: Resources, gpus: str | None, volumes: Collection[str]
+    placement: Placement,
+    resources: Resources,
+    gpus: str | None,
+    volumes: Collection[str],
+    env: Mapping[str, str],
 ) -> None:
     if gpus is not None and not placement.gpus:
         raise UnsupportedSetting(
@@ -55,6 +61,16 @@ def refuse_unsupported(
                 f" {placement.volume_prefix} are for trainers",
                 hint="copy the data into such a volume, or change DOCKER_VOLUME_PREFIX",
             )
+    size = len(json.dumps(list_environment({**placement.environment, **env})))
+    if size > MOST_ENVIRONMENT:
+        raise UnsupportedSetting(
+            f"env cannot be honoured: it has {size} bytes, and a container gets {MOST_ENVIRONMENT} at most",
+            hint="put the data into a volume or behind a URL, and name that in `env`",
+        )
+
+
+def list_environment(env: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in env.items()]
 
 
 def make_body(workload: Workload, image: str, placement: Placement) -> dict[str, Any]:
@@ -64,7 +80,7 @@ def make_body(workload: Workload, image: str, placement: Placement) -> dict[str,
         env |= {PORT_VARIABLE: str(placement.serve_port), "SERVE_HOST": "0.0.0.0"}  # noqa: S104
     return {
         "Image": image,
-        "Env": [f"{name}={value}" for name, value in env.items()],
+        "Env": list_environment(env),
         "Labels": make_labels(workload, placement.instance),
         "HostConfig": make_host(workload, placement),
     }

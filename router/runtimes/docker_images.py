@@ -12,8 +12,9 @@ import anyio
 import structlog
 
 from router.core.errors import ImageNotFound, StorageFull
-from router.runtimes.base import Image
+from router.runtimes.base import Image, Tell
 from router.runtimes.docker_client import ANSWER_SECONDS, Call, DockerClient, Refused
+from router.runtimes.docker_progress import Progress
 
 FULL = "no space left on device"
 NOT_THERE = frozenset({400, 403, 404})  # 400: not a name; 403: the socket proxy allows it to nobody
@@ -50,24 +51,24 @@ class Images:
         self._client = client
         self._pull_seconds = pull_seconds
 
-    async def resolve(self, reference: str) -> Image:
+    async def resolve(self, reference: str, tell: Tell | None = None) -> Image:
         named = Reference.read(reference)
         found = await self._look(reference)
         if found is None:
-            await self._pull(reference, named)
+            await self._pull(reference, named, tell)
             found = await self._look(reference)
             if found is None:
                 raise ImageNotFound(f"the image {reference} was pulled and is gone again")
         return Image(reference, choose_digest(named, found))
 
-    async def find_pinned(self, image: Image) -> str:
+    async def find_pinned(self, image: Image, tell: Tell | None = None) -> str:
         """What to call it in a creation, so that it is this image and no other. Pulled again if need be."""
         name = Reference.read(image.reference).name
         by_digest = f"{name}@{image.digest}"
         for text in (by_digest, image.digest):
             if await self._look(text) is not None:
                 return text
-        await self._pull(by_digest, Reference(name, image.digest))
+        await self._pull(by_digest, Reference(name, image.digest), tell)
         return by_digest
 
     async def _look(self, text: str) -> dict[str, Any] | None:
@@ -79,16 +80,8 @@ class Images:
             raise
         return found
 
-    async def _pull(self, text: str, reference: Reference) -> None:
-        log.info("pulling an image", image=text)
-        problems: list[str] = []
-
-        def hear(progress: dict[str, Any]) -> None:
-            if "error" in progress:
-                problems.append(str(progress["error"]))
-            elif not progress.get("progressDetail"):
-                log.debug("pulling", image=text, layer=progress.get("id"), status=progress.get("status"))
-
+    async def _pull(self, text: str, reference: Reference, tell: Tell | None) -> None:
+        progress = Progress(text, tell)
         call = Call(
             "POST",
             "/images/create",
@@ -100,7 +93,7 @@ class Images:
             with anyio.fail_after(self._pull_seconds):
                 lines = await self._client.open(call)
                 try:
-                    await lines.read(hear)
+                    await lines.read(progress.hear)
                 finally:
                     lines.close()
         except TimeoutError as error:
@@ -110,8 +103,9 @@ class Images:
             ) from error
         except Refused as refused:
             raise _not_there(text, refused.reason) from refused
-        if problems:
-            raise _not_there(text, problems[-1])
+        if progress.problem is not None:
+            raise _not_there(text, progress.problem)
+        log.info("pulled an image", image=text)
 
 
 def choose_digest(reference: Reference, inspected: dict[str, Any]) -> str:

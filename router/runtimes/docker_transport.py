@@ -1,13 +1,17 @@
 """Connections to Docker that are closed when they fail, and noticed when the other side has vanished."""
 
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from docker import APIClient
 from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
 from requests.adapters import HTTPAdapter
 
+from router.core.errors import RuntimeUnavailable
+
 NEWEST = (1, 47)  # version of the API that this driver was written for
+OLDEST = (1, 41)  # Docker 20.10's, and the least that the socket proxy passes on
 # A machine that has vanished says no goodbye, and a stream of events may be silent for days.
 KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -31,13 +35,37 @@ def connect(address: str, connections: int, timeout: tuple[float, float]) -> tup
         client.mount("http://", _TcpAdapter(pool_maxsize=connections))
     answer = client.get(f"{client.base_url}/version", timeout=timeout)
     answer.raise_for_status()
-    offered = answer.json()
-    newest, oldest = (_read_version(offered.get(key, "1.41")) for key in ("ApiVersion", "MinAPIVersion"))
-    return client, ".".join(map(str, max(min(NEWEST, newest), oldest)))
+    try:
+        return client, _agree(address, answer.json())
+    except RuntimeUnavailable:
+        client.close()
+        raise
+
+
+def _agree(address: str, offered: Mapping[str, str]) -> str:
+    """The newest version that both sides speak."""
+    newest, oldest = offered.get("ApiVersion", "1.41"), offered.get("MinAPIVersion", "1.41")
+    if _read_version(newest) < OLDEST:
+        raise RuntimeUnavailable(
+            f"Docker at {address} is too old: it speaks its API up to {newest},"
+            f" the router from {_show(OLDEST)} on",
+            hint="upgrade it to Docker 20.10 or newer",
+        )
+    if _read_version(oldest) > NEWEST:
+        raise RuntimeUnavailable(
+            f"Docker at {address} is too new: it speaks its API from {oldest} on,"
+            f" the router up to {_show(NEWEST)}",
+            hint="upgrade Switchyard, or use an older engine",
+        )
+    return _show(min(NEWEST, _read_version(newest)))
 
 
 def _read_version(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
+
+
+def _show(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 class _TcpAdapter(HTTPAdapter):

@@ -3,7 +3,7 @@
 Nothing here takes time or happens by itself, so a test that ends a trainer knows exactly when it ended.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -15,6 +15,7 @@ from router.runtimes.base import (
     Image,
     Memory,
     Role,
+    Tell,
     Usage,
     Workload,
     WorkloadState,
@@ -30,6 +31,7 @@ class Behaviour:
     """What workloads of one image reference do."""
 
     digest: str | None = None  # None: made from the reference
+    pull_seconds: float = 0  # until it is there
     launch_error: SwitchyardError | None = None
     ends_at_once: int | None = None  # exit code of a workload that ends as soon as it has started
     ignores_sigterm: bool = False
@@ -43,7 +45,7 @@ class MemoryRuntime:
     clock: Clock = field(default_factory=SystemClock)
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
-    unsupported: set[str] = field(default_factory=set)  # of "cpus", "memory", "pids", "gpus", "volumes"
+    unsupported: set[str] = field(default_factory=set)  # cpus, memory, pids, gpus, volumes, env
     unavailable: bool = False
     output: dict[str, str] = field(default_factory=dict)  # by owner
     usages: dict[str, Usage] = field(default_factory=dict)  # by owner
@@ -52,6 +54,7 @@ class MemoryRuntime:
     launched: list[Workload] = field(default_factory=list)  # every launch that was not an adoption
     stopped: list[str] = field(default_factory=list)  # owners that were running when told to stop
     removed: list[str] = field(default_factory=list)
+    pulled: set[str] = field(default_factory=set)  # references that are there
     _states: dict[str, WorkloadState] = field(default_factory=dict)
     _images: dict[str, str] = field(default_factory=dict)  # owner -> reference
     _callbacks: list[EndCallback] = field(default_factory=list)
@@ -89,22 +92,34 @@ class MemoryRuntime:
         if self.unavailable:
             raise RuntimeUnavailable("The in-memory runtime was told not to answer.")
 
-    async def resolve_image(self, reference: str) -> Image:
+    async def resolve_image(
+        self, reference: str, digest: str | None = None, tell: Tell | None = None
+    ) -> Image:
         await self.check()
+        behaviour = self._behaviour(reference)
+        if behaviour.pull_seconds and reference not in self.pulled:
+            if tell is not None:
+                tell(f"the image {reference} is being pulled")
+            await self.clock.sleep(behaviour.pull_seconds)
         if reference in self.missing:
             raise ImageNotFound(f"There is no image {reference!r}.")
-        pinned = self._behaviour(reference).digest or "sha256:" + sha256(reference.encode()).hexdigest()
-        return Image(reference, pinned)
+        self.pulled.add(reference)
+        made = "sha256:" + sha256(reference.encode()).hexdigest()
+        return Image(reference, digest or behaviour.digest or made)
 
     async def refuse_unsupported(
-        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+        self,
+        resources: Resources,
+        gpus: str | None,
+        volumes: Collection[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        wanted: dict[str, object] = {"gpus": gpus, "volumes": volumes or None}
+        wanted: dict[str, object] = {"gpus": gpus, "volumes": volumes or None, "env": env or None}
         if resources.required:
             wanted |= {name: getattr(resources, name) for name in ("cpus", "memory", "pids")}
         for name in sorted(self.unsupported):
             if wanted.get(name) is not None:
-                setting = name if name in {"gpus", "volumes"} else f"resources.{name}"
+                setting = name if name in {"gpus", "volumes", "env"} else f"resources.{name}"
                 raise UnsupportedSetting(f"This runtime cannot honour {setting!r}.")
 
     async def launch(self, workload: Workload) -> WorkloadState:

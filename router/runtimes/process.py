@@ -19,7 +19,7 @@ from anyio import CancelScope
 from router.core.errors import RuntimeUnavailable, SwitchyardError, UnsupportedSetting
 from router.core.specs import Resources
 from router.core.workload import WorkloadState
-from router.runtimes.base import EndCallback, Image, Memory, Usage, Workload
+from router.runtimes.base import EndCallback, Image, Memory, Tell, Usage, Workload
 from router.runtimes.machine import read_machine_memory
 from router.runtimes.process_cgroups import Cgroups, read_memory
 from router.runtimes.process_environments import Environments
@@ -83,11 +83,19 @@ class ProcessRuntime:
 
         await self._threads.look(check)
 
-    async def resolve_image(self, reference: str) -> Image:
+    async def resolve_image(
+        self, reference: str, digest: str | None = None, tell: Tell | None = None
+    ) -> Image:
+        if digest is not None:  # made again by the launch, if it has to be
+            return Image(reference, digest)
         return await self._threads.work(partial(self._sources.resolve, reference))
 
     async def refuse_unsupported(
-        self, resources: Resources, gpus: str | None, volumes: Collection[str] = ()
+        self,
+        resources: Resources,
+        gpus: str | None,
+        volumes: Collection[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         if gpus is not None:
             raise UnsupportedSetting(

@@ -11,7 +11,7 @@ import httpx
 
 from socket_proxy.docker import Docker
 from socket_proxy.exchange import Exchange, Receive, Send
-from socket_proxy.images import Reference, is_allowed, is_image_id, read_reference
+from socket_proxy.images import Reference, is_allowed, is_image_id, may_be_allowed, read_reference
 from socket_proxy.rebuild import INSTANCE_LABEL, OWNER_LABEL, read_creation, rebuild
 from socket_proxy.refusal import Refused, show
 from socket_proxy.settings import PREFIX, Settings
@@ -98,8 +98,10 @@ class SocketProxy:
 
     async def _allow_image(self, call: Call, text: str) -> str:
         """The image as Docker is to be told; the id of one that has an allowed name, or runs already."""
+        if is_allowed(text, self._settings.images):
+            return str(read_reference(text))
         if not is_image_id(text):
-            return str(self._allow_reference(text))
+            text = str(self._expect_allowed_tag(text))
         found = await self._docker.fetch(call.target(f"/images/{text}/json", {}))
         names = [*(found.get("RepoTags") or []), *(found.get("RepoDigests") or [])]
         if not any(is_allowed(name, self._settings.images) for name in names):
@@ -120,6 +122,12 @@ class SocketProxy:
             raise
         if found["Driver"] != "local" or found.get("Options"):
             raise Refused(f"HostConfig.Mounts: the volume {show(name)} was made with a driver or options")
+
+    def _expect_allowed_tag(self, text: str) -> Reference:
+        """A digest in a repository of which a tag is allowed: the image that it is must have such a tag."""
+        if not may_be_allowed(text, self._settings.images):
+            raise Refused(NOT_ALLOWED)
+        return read_reference(text)
 
     def _allow_reference(self, text: str) -> Reference:
         if not is_allowed(text, self._settings.images):

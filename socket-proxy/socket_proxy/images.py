@@ -1,7 +1,7 @@
 """Which images may be used: references, compared with the configured patterns."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from socket_proxy.refusal import Refused, show
@@ -39,12 +39,26 @@ def is_allowed(text: str, patterns: Iterable[str]) -> bool:
         reference = read_reference(text)
     except Refused:
         return False
+    tags = _tags_for(reference, patterns)
+    return any(tag is None or _matches(reference.version, tag) for tag in tags)
+
+
+def may_be_allowed(text: str, patterns: Iterable[str]) -> bool:
+    """Whether it is a digest in a repository of which a tag is allowed: the image's own tags then decide."""
+    try:
+        reference = read_reference(text)
+    except Refused:
+        return False
+    return is_image_id(reference.version) and any(True for _ in _tags_for(reference, patterns))
+
+
+def _tags_for(reference: Reference, patterns: Iterable[str]) -> Iterator[str | None]:
+    """Of the patterns that name its repository; None: of one that allows all its versions."""
     for pattern in patterns:
         # Its last colon is a tag's, unless a slash follows: then it is a port's.
         name, tag = re.fullmatch(r"(.*?)(?::([^/:]*))?", pattern).groups()  # type: ignore[union-attr]
-        if _matches(reference.name, name) and (tag is None or _matches(reference.version, tag)):
-            return True
-    return False
+        if _matches(reference.name, name):
+            yield tag
 
 
 def _matches(text: str, pattern: str) -> bool:

@@ -60,11 +60,11 @@ class Settings(BaseModel):
     instance: Name = "switchyard"
     """Which installation this is; the label that tells its containers from all others."""
     images: ImagePatterns = ()
-    """Images that may be run and inspected, as `NAME` (any tag or digest) or `NAME:TAG`; `*` stands for
-    anything but `/` and `:`. None by default."""
+    """Images that may be run and inspected, as `NAME` (any tag or digest) or `NAME:TAG` (what this tag names
+    on this host, by its digest too); `*` stands for anything but `/` and `:`. None by default."""
     pulls: ImagePatterns = ()
-    """Those of them that may be pulled. A name without a registry is Docker Hub's, where anybody may have
-    taken it. None by default."""
+    """Those of them that may be pulled, by their digest only as `NAME`. A name without a registry is Docker
+    Hub's, where anybody may have taken it. None by default."""
     name_pattern: re.Pattern[str] = re.compile(r".+-[0-9a-f]{8}")
     """Regular expression for the whole name of a container. By default it must end as the router's names do,
     so that none takes the name of a service."""

@@ -290,6 +290,7 @@ async def test_an_image_is_pinned_by_its_content(stage: Stage) -> None:
     assert image.reference == reference
     assert image.digest.startswith("sha256:")
     assert await stage.runtime.resolve_image(reference) == image
+    assert await stage.runtime.resolve_image(reference, image.digest) == image
 
 
 async def test_an_image_that_is_not_there_starts_nothing(stage: Stage) -> None:

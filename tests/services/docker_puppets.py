@@ -120,7 +120,9 @@ class Puppets:
             pass
         return str(self.docker.inspect_image(tag)["Id"])
 
-    def make_runtime(self, instance: str, address: str | None = None, **fields: Any) -> DockerRuntime:
+    def make_runtime(
+        self, instance: str, address: str | None = None, *, pull_seconds: float = 60, **fields: Any
+    ) -> DockerRuntime:
         placement = Placement(
             instance=instance,
             trainer_network=self.network,
@@ -128,7 +130,8 @@ class Puppets:
             volume_prefix=self.volume_prefix,
         )
         placement = replace(placement, **fields)
-        return DockerRuntime(address=address or self.docker_host, placement=placement, pull_seconds=60)
+        address = address or self.docker_host
+        return DockerRuntime(address=address, placement=placement, pull_seconds=pull_seconds)
 
     def run_inside(self, container: str, script: str) -> None:
         """A shell's line; returns when it is done."""

@@ -47,6 +47,13 @@ class RecordingRelay:
                 return connection
         raise LookupError(request)
 
+    def change_request(self, data: bytes) -> bytes:
+        """What goes on instead of what came in; for a relay that pretends."""
+        return data
+
+    def change_answer(self, data: bytes) -> bytes:
+        return data
+
     def open(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
@@ -86,7 +93,7 @@ class RecordingRelay:
         with suppress(OSError):
             while data := connection.inner.recv(_CHUNK):
                 connection.sent += data
-                connection.outer.sendall(data)
+                connection.outer.sendall(self.change_request(data))
         connection.ended.set()
         with suppress(OSError):
             connection.outer.shutdown(socket.SHUT_RDWR)
@@ -94,7 +101,7 @@ class RecordingRelay:
     def _carry_answers(self, connection: Connection) -> None:
         with suppress(OSError):
             while data := connection.outer.recv(_CHUNK):
-                connection.inner.sendall(data)
+                connection.inner.sendall(self.change_answer(data))
         with suppress(OSError):
             connection.inner.shutdown(socket.SHUT_RDWR)
 

@@ -17,11 +17,13 @@ from tests.services.marks import new_mark
 
 
 class House:
-    def __init__(self, puppets: Puppets, address: str | None, fields: dict[str, Any]) -> None:
+    def __init__(
+        self, puppets: Puppets, address: str | None, instance: str | None, fields: dict[str, Any]
+    ) -> None:
         self.puppets = puppets
         self.docker = puppets.docker
         self.token = new_mark()
-        self.instance = f"test-{self.token}"
+        self.instance = instance or f"test-{self.token}"
         self.runtime: DockerRuntime = puppets.make_runtime(self.instance, address, **fields)
         self.listener = Listener(self.runtime)
 
@@ -81,10 +83,24 @@ class House:
         return await asyncio.to_thread(create)
 
 
+def proxy_settings(puppets: Puppets, instance: str, images: str) -> dict[str, str]:
+    """Of a socket proxy before a house of this instance, which may pull these images, too."""
+    return {
+        "instance": instance,
+        "images": images,
+        "pulls": images,
+        "trainer_network": puppets.network,
+        "server_network": puppets.network,
+        "name_pattern": ".+",
+    }
+
+
 @asynccontextmanager
-async def open_house(puppets: Puppets, address: str | None = None, **fields: Any) -> AsyncIterator[House]:
+async def open_house(
+    puppets: Puppets, address: str | None = None, instance: str | None = None, **fields: Any
+) -> AsyncIterator[House]:
     """`fields` of the Placement."""
-    house = House(puppets, address, fields)
+    house = House(puppets, address, instance, fields)
     try:
         await house.runtime.start()
         yield house

@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from router.core.errors import AlreadyFinished, RegistryUnavailable, UnknownTrainer
+from router.core.errors import AlreadyFinished, RegistryUnavailable, UnknownTrainer, UnsupportedSetting
 from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.commands import Caller, TrainingRequest
 from router.engine.engine import Engine
@@ -39,6 +39,14 @@ async def test_the_version_that_the_trainer_registered_for_its_run_is_the_result
         assert run.status == "FINISHED"
         assert run.tags["switchyard.training_id"] == training.id
         assert run.tags["switchyard.image_digest"] == done.image_digest
+
+
+async def test_an_env_that_cannot_be_honoured_is_refused_before_anything_is_recorded(yard: Yard) -> None:
+    yard.runtime.unsupported.add("env")
+    async with yard.run() as engine:
+        with pytest.raises(UnsupportedSetting, match="env"):
+            await yard.train(engine)
+        assert await engine.store.find(Training) == []
 
 
 async def test_an_end_that_nobody_was_told_of_is_found_by_the_next_look(yard: Yard) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from socket_proxy.images import is_allowed, is_image_id, read_reference
+from socket_proxy.images import is_allowed, is_image_id, may_be_allowed, read_reference
 from socket_proxy.refusal import Refused
 
 DIGEST = "sha256:" + "a" * 64
@@ -48,6 +48,25 @@ def test_matches(pattern: str, reference: str) -> None:
 )
 def test_does_not_match(pattern: str, reference: str) -> None:
     assert not is_allowed(reference, [pattern])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reference", "may"),
+    [
+        ("puppet:1", f"puppet@{DIGEST}", True),
+        ("puppet:1", f"puppet:2@{DIGEST}", True),  # Docker, too, looks at the digest only
+        ("team/*:1", f"team/puppet@{DIGEST}", True),
+        ("puppet:1", f"puppet2@{DIGEST}", False),
+        ("puppet:1", f"evil/puppet@{DIGEST}", False),
+        ("puppet:1", "puppet:2", False),
+        ("puppet:1", f"Puppet@{DIGEST}", False),
+        ("puppet:1", DIGEST, False),
+    ],
+)
+def test_a_digest_is_looked_into_where_a_tag_of_its_repository_is_allowed(
+    pattern: str, reference: str, may: bool
+) -> None:
+    assert may_be_allowed(reference, [pattern]) == may
 
 
 @pytest.mark.parametrize(
