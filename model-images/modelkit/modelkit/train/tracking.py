@@ -8,13 +8,15 @@ from typing import Any
 import mlflow
 import mlflow.sklearn
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from mlflow.models.model import ModelInfo
 
 from modelkit.settings import RunSettings
 from modelkit.train.datasets import Dataset, Split
 from modelkit.train.errors import TrackingError
+from modelkit.train.proving import Proof
+from modelkit.train.publishing import add_compiled_form
 
 _EXAMPLE_ROWS = 3
 # What the logged model needs to be loaded again, given outright: letting MLflow find out takes it a second
@@ -45,23 +47,30 @@ def log_lineage(dataset: Dataset, split: Split) -> None:
         mlflow.log_input(table, context=context)
 
 
-def publish_model(model: Any, split: Split, name: str, extra_requirements: Sequence[str]) -> ModelInfo:
-    """Logs the model and registers it as the next version of `name`."""
+def publish_model(
+    model: Any, split: Split, name: str, extra_requirements: Sequence[str], predict_fn: str
+) -> ModelVersion:
+    """Logs the model with its compiled form and digests, then registers it as the next version of `name`."""
     example = split.test_features.head(_EXAMPLE_ROWS)
     needed = (*_BASE_REQUIREMENTS, *extra_requirements)
-    published: ModelInfo = mlflow.sklearn.log_model(
+    signature = infer_signature(example, getattr(model, predict_fn)(example))
+    logged = mlflow.sklearn.log_model(
         model,
         name="model",
-        signature=infer_signature(example, model.predict(example)),
+        signature=signature,
         # Written also as a ready body for /invocations, which whoever rolls the model out probes it with.
         input_example=example,
         # skops, the default, refuses a forest unless its types are trusted by name, and cannot hold a class
         # that train.py defines; its list of trusted types is read from the model, so it protects no server.
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_CLOUDPICKLE,
         pip_requirements=[f"{package}=={version(package)}" for package in needed],
-        registered_model_name=name,
+        pyfunc_predict_fn=predict_fn,
     )
-    return published
+    proof = Proof(getattr(model, predict_fn), predict_fn, split.test_features, split.train_features)
+    add_compiled_form(logged, model, proof)
+    # Last, so that whoever finds the version finds all of its files.
+    registered: ModelVersion = mlflow.register_model(logged.model_uri, name)
+    return registered
 
 
 def silence_known_warnings() -> None:
