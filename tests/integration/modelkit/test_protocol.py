@@ -34,17 +34,14 @@ def mlflow_scoring(
 
 
 def assert_alike(ours: httpx.Response, theirs: httpx.Response) -> None:
-    """In all but MLflow's traceback and the last digits of a forest's mean.
-
-    MLflow's server adds its trees up in the order in which threads finish them.
-    """
+    """In all but MLflow's traceback, and numbers within what a compiled model is proven to."""
     assert ours.status_code == theirs.status_code
     assert ours.headers["content-type"] == theirs.headers["content-type"]
     if not theirs.text.startswith("{"):
         assert ours.text == theirs.text
     elif "predictions" in theirs.json():
         assert ours.json().keys() == theirs.json().keys()
-        assert ours.json()["predictions"] == pytest.approx(theirs.json()["predictions"], rel=1e-12)
+        assert ours.json()["predictions"] == pytest.approx(theirs.json()["predictions"], rel=1e-5)
     else:
         assert without_traceback(ours) == without_traceback(theirs)
 

@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import msgspec
 from mlflow.models.model import ModelInfo
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
 from modelkit.manifest import COMPILED_FOLDER, DIGESTS_FILE, GRAPH_FILE, MANIFEST_FILE, Digests, FileDigest
 from modelkit.train.compiling import NotCompiled, compile_model
@@ -25,6 +26,9 @@ log = logging.getLogger("modelkit.train")
 def add_compiled_form(logged: ModelInfo, model: Any, proof: Proof) -> None:
     with tempfile.TemporaryDirectory(prefix="logged-model-") as temporary:
         folder = Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=temporary))
+        (folder / REGISTERED_MODEL_META_FILE_NAME).unlink(
+            missing_ok=True
+        )  # the download's own, not the model's
         metrics = {"compiled.native_bytes": float(_size(folder))}
         verdict, reason = "proven", ""
         try:
