@@ -27,6 +27,8 @@ class Digests(Struct, frozen=True):
 
     files: dict[str, FileDigest]
     native: str = ""  # why the native model is served; empty if a proven compiled model is there
+    classes: tuple[Label, ...] = ()  # of a classifier, in the model's order
+    class_names: tuple[str, ...] = ()  # as people call them, if the data set says
 
 
 class Column(Struct, frozen=True):
@@ -51,4 +53,3 @@ class Manifest(Struct, frozen=True):
     tolerance: float  # relative to the larger of a value and the mean of all
     difference: float  # the largest that was found, in the same measure
     rows: int  # compared
-    classes: tuple[Label, ...] = ()

@@ -6,7 +6,7 @@ starts, so that a wrong one costs a line that names the variable and not a train
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
@@ -56,6 +56,8 @@ class ServeSettings(EnvironmentSettings):
     serve_model_uri: Text
     # Needed by a model that is fetched; one on the local disk runs without MLflow.
     mlflow_tracking_uri: Text | None = None
+    mlflow_server_host: Text | None = None  # another name of the same
+    model_served: Literal["local", "mlflow"] | None = None  # decided by SERVE_MODEL_URI unless set
     mlflow_tracking_username: Text | None = None
     mlflow_tracking_password: Text | None = None
     mlflow_tracking_token: Text | None = None

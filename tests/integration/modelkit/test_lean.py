@@ -1,6 +1,7 @@
 """A compiled model is served without what the native one needs, and without MLflow once it is cached."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,15 +92,22 @@ def test_every_answer_names_version_and_request(server: ModelServer) -> None:
     assert named.headers["x-request-id"] == "mine"
 
 
+@pytest.fixture(scope="module")
+def trained_once(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an MLflow server, stopped, that holds version 1 of `Own`."""
+    folder = tmp_path_factory.mktemp("trained") / "mlflow"
+    with run_mlflow_server(folder) as mlflow:
+        process = train(MLFLOW_TRACKING_URI=mlflow.url, N_ESTIMATORS="3", REGISTERED_MODEL_NAME="Own")
+        assert process.returncode == 0, process.stderr
+    return folder
+
+
 @pytest.fixture
-def own_mlflow(tmp_path: Path) -> Iterator[MlflowServer]:
+def own_mlflow(trained_once: Path, tmp_path: Path) -> Iterator[MlflowServer]:
+    """A copy of that server, to be stopped and to have its files spoilt."""
+    shutil.copytree(trained_once, tmp_path / "mlflow")
     with run_mlflow_server(tmp_path / "mlflow") as mlflow:
         yield mlflow
-
-
-def train_on(train: Train, mlflow: MlflowServer) -> None:
-    process = train(MLFLOW_TRACKING_URI=mlflow.url, N_ESTIMATORS="3", REGISTERED_MODEL_NAME="Own")
-    assert process.returncode == 0, process.stderr
 
 
 def find_artifact(mlflow: MlflowServer, name: str) -> Path:
@@ -108,9 +116,8 @@ def find_artifact(mlflow: MlflowServer, name: str) -> Path:
 
 
 def test_a_cached_model_is_served_while_mlflow_is_gone(
-    train: Train, serve: Serve, own_mlflow: MlflowServer, cache: Path
+    serve: Serve, own_mlflow: MlflowServer, cache: Path
 ) -> None:
-    train_on(train, own_mlflow)
     own = {"MLFLOW_TRACKING_URI": own_mlflow.url, "SERVE_CACHE_DIR": str(cache)}
     with serve("models:/Own/1", **own) as server:
         before = server.invoke(REQUEST).json()
@@ -126,9 +133,8 @@ def test_a_cached_model_is_served_while_mlflow_is_gone(
 
 
 def test_a_file_that_changed_in_the_cache_is_fetched_again(
-    train: Train, serve: Serve, own_mlflow: MlflowServer, cache: Path
+    serve: Serve, own_mlflow: MlflowServer, cache: Path
 ) -> None:
-    train_on(train, own_mlflow)
     own = {"MLFLOW_TRACKING_URI": own_mlflow.url, "SERVE_CACHE_DIR": str(cache)}
     with serve("models:/Own/1", **own) as server:
         before = server.invoke(REQUEST).json()
@@ -141,10 +147,7 @@ def test_a_file_that_changed_in_the_cache_is_fetched_again(
         assert "has changed on the disk: fetched again" in server.log
 
 
-def test_a_corrupt_file_in_mlflow_is_never_served(
-    train: Train, serve: Serve, own_mlflow: MlflowServer
-) -> None:
-    train_on(train, own_mlflow)
+def test_a_corrupt_file_in_mlflow_is_never_served(serve: Serve, own_mlflow: MlflowServer) -> None:
     graph = find_artifact(own_mlflow, "model.onnx")
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")
     with serve("models:/Own/1", await_answers=False, MLFLOW_TRACKING_URI=own_mlflow.url) as server:
@@ -153,22 +156,31 @@ def test_a_corrupt_file_in_mlflow_is_never_served(
         assert "Traceback" not in server.log
 
 
-def test_a_model_without_digests_is_served_by_the_native_flavour_and_the_log_says_so(
-    train: Train, serve: Serve, own_mlflow: MlflowServer
+def test_a_model_without_digests_is_served_and_the_log_says_so(
+    serve: Serve, own_mlflow: MlflowServer
 ) -> None:
-    train_on(train, own_mlflow)
     find_artifact(own_mlflow, "digests.json").unlink()
     with serve("models:/Own/1", MLFLOW_TRACKING_URI=own_mlflow.url) as server:
         assert server.invoke(REQUEST).status_code == 200
-        assert server.client.get("/metadata").json()["path"] == "native"
         assert "the model has no digests: its files are checked by their size alone" in server.log
 
 
-def test_a_model_in_a_folder_needs_no_mlflow(train: Train, serve: Serve, own_mlflow: MlflowServer) -> None:
-    train_on(train, own_mlflow)
+def test_a_model_in_a_folder_needs_no_mlflow(serve: Serve, own_mlflow: MlflowServer) -> None:
     folder = find_artifact(own_mlflow, "MLmodel").parent
     own_mlflow.stop()
     with serve(str(folder), MLFLOW_TRACKING_URI="") as server:
         assert server.client.get("/metadata").json()["path"] == "compiled"
         records = {"dataframe_records": [dict(zip(COLUMNS, ROW, strict=True))]}
         assert server.invoke(json.dumps(records).encode()).status_code == 200
+
+
+def test_a_folder_that_is_asked_for_and_is_none_is_named(serve: Serve) -> None:
+    with serve("models:/Own/1", await_answers=False, MODEL_SERVED="local") as server:
+        assert server.wait(DEADLINE) == 1
+        assert "models:/Own/1 cannot be loaded: MODEL_SERVED=local" in server.log
+
+
+def test_mlflow_may_be_named_by_its_other_variable(serve: Serve, own_mlflow: MlflowServer) -> None:
+    other = {"MLFLOW_TRACKING_URI": "", "MLFLOW_SERVER_HOST": own_mlflow.url, "MODEL_SERVED": "mlflow"}
+    with serve("models:/Own/1", **other) as server:
+        assert server.client.get("/metadata").json()["mlflow_uri"] == own_mlflow.url

@@ -70,7 +70,7 @@ def test_any_other_body_is_answered_as_mlflow_answers_it(
     assert ours.status_code < 500
 
 
-@pytest.mark.parametrize("path", ["/ping", "/health", "/version", "/elsewhere", "/invocations"])
+@pytest.mark.parametrize("path", ["/ping", "/version", "/elsewhere", "/invocations"])
 def test_every_other_get_is_answered_as_mlflow_answers_it(
     server: ModelServer, mlflow_scoring: ModelServer, path: str
 ) -> None:

@@ -65,6 +65,7 @@ def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, start
 
     from modelkit.serve.app import App
     from modelkit.serve.fetching import ModelLoadError
+    from modelkit.serve.leaving import LeavingServer
     from modelkit.serve.opening import open_model
 
     try:
@@ -92,9 +93,8 @@ def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, start
         lifespan="off",
         log_config=None,
         timeout_keep_alive=_KEEP_IDLE_CONNECTIONS,
-        timeout_graceful_shutdown=None,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    LeavingServer(config, app).run(sockets=[listener])
     return app.stuck > 0
 
 

@@ -42,4 +42,5 @@ class About:
     path: str = "native"  # compiled or native
     reason: str = ""
     classes: tuple[bool | int | float | str, ...] = field(default=())
+    class_names: tuple[str, ...] = field(default=())
     columns: tuple[str, ...] = field(default=())

@@ -12,9 +12,19 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from modelkit.serve.answers import About, Answer, Limits, Predict, PredictLean
+from modelkit.serve.calls import (
+    BadCall,
+    Call,
+    holds_samples,
+    make_batch_call,
+    make_samples_call,
+    make_stream_call,
+    tell_predictions,
+)
 from modelkit.serve.telemetry import Telemetry
 
 Message = MutableMapping[str, Any]
@@ -34,7 +44,10 @@ class _Gone(Exception):
 
 
 class App:
-    def __init__(self, predict: Predict, about: About, limits: Limits, lean: PredictLean | None) -> None:
+    def __init__(
+        self, predict: Predict, about: About, limits: Limits, lean: PredictLean | None = None
+    ) -> None:
+        self.is_leaving = False  # every answer closes its connection
         self.stuck = 0  # threads that were given up on, and are not free again
         self._predict, self._lean, self._limits, self._about = predict, lean, limits, about
         model = {"name": about.name or "", "version": about.version or "", "path": about.path}
@@ -42,10 +55,15 @@ class App:
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="predict")
         self._ids = (b"%s-%x" % (os.urandom(4).hex().encode(), count) for count in itertools.count(1))
         self._headers = [] if about.version is None else [(b"x-model-version", about.version.encode())]
+        self._samples = make_samples_call(about)
         self._routes: dict[str, tuple[str, Callable[[Scope, Receive], Awaitable[Answer]]]] = {
             "/invocations": ("POST", self._invoke),
             "/ping": ("GET", self._ping),
-            "/health": ("GET", self._ping),
+            "/predict": ("POST", self._predict_call),
+            "/stream": ("POST", partial(self._call, make_stream_call(about))),
+            "/batch": ("POST", partial(self._call, make_batch_call(about))),
+            "/": ("GET", self._tell_service),
+            "/health": ("GET", self._tell_health),
             "/version": ("GET", self._tell_version),
             "/metadata": ("GET", self._tell_metadata),
             "/metrics": ("GET", self._tell_metrics),
@@ -67,6 +85,8 @@ class App:
                 return
             if answer.status == 503:
                 extra = [(b"retry-after", b"1")]
+        if self.is_leaving:
+            extra.append((b"connection", b"close"))
         await send(
             {
                 "type": "http.response.start",
@@ -85,8 +105,32 @@ class App:
     async def _invoke(self, scope: Scope, receive: Receive) -> Answer:
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
         body = await self._read_body(receive)
+        return body if isinstance(body, Answer) else await self._count(body, content_type)
+
+    async def _predict_call(self, scope: Scope, receive: Receive) -> Answer:
+        body = await self._read_body(receive)
         if isinstance(body, Answer):
             return body
+        if holds_samples(body):
+            return await self._translate(self._samples, body)
+        content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
+        return await self._count(body, content_type)
+
+    async def _call(self, call: Call, _: Scope, receive: Receive) -> Answer:
+        body = await self._read_body(receive)
+        return body if isinstance(body, Answer) else await self._translate(call, body)
+
+    async def _translate(self, call: Call, body: bytes) -> Answer:
+        try:
+            asked = call.ask(body)
+        except BadCall as error:
+            return _tell(422, str(error))
+        answer = await self._count(asked, b"application/json")
+        if answer.status != 200:
+            return answer
+        return Answer(200, tell_predictions(call, answer.body), _JSON)
+
+    async def _count(self, body: bytes, content_type: bytes | None) -> Answer:
         started = time.perf_counter()
         lane, answer = await self._answer(body, content_type)
         self._telemetry.count(lane, answer.status, time.perf_counter() - started)
@@ -172,6 +216,17 @@ class App:
             return _tell(503, "every thread is held by a prediction that does not end")
         return Answer(200, b"\n", _JSON)
 
+    async def _tell_health(self, _: Scope, __: Receive) -> Answer:
+        about, ping = self._about, await self._ping({}, __)
+        model = {"name": about.name, "version": about.version, "run_id": about.run_id}
+        told = {"status": "healthy" if ping.status == 200 else "unhealthy", "model": model}
+        return Answer(ping.status, json.dumps(told).encode(), _JSON)
+
+    async def _tell_service(self, _: Scope, __: Receive) -> Answer:
+        about = self._about
+        told = {"service": "modelkit", "model": about.name, "version": about.version}
+        return Answer(200, json.dumps(told).encode(), _JSON)
+
     async def _tell_version(self, _: Scope, __: Receive) -> Answer:
         return Answer(200, self._about.mlflow_version.encode(), _JSON)
 
@@ -186,26 +241,13 @@ class App:
             "model_loaded": True,
             "path": about.path,
             "reason": about.reason,
-            "classes": about.classes,
+            "classes": about.class_names or about.classes,
             "columns": about.columns,
         }
         return Answer(200, json.dumps(told).encode(), _JSON)
 
     async def _tell_metrics(self, _: Scope, __: Receive) -> Answer:
         return Answer(200, self._telemetry.render().encode(), "text/plain; version=0.0.4; charset=utf-8")
-
-
-def make_app(
-    predict: Predict,
-    *,
-    version: str = "",
-    request_timeout: float = 60,
-    about: About | None = None,
-    limits: Limits | None = None,
-    lean: PredictLean | None = None,
-) -> App:
-    """`version` is what /version says: MLflow's. `request_timeout` is in seconds."""
-    return App(predict, about or About(version), limits or Limits(request_seconds=request_timeout), lean)
 
 
 def _name_charset(media_type: str) -> bytes:

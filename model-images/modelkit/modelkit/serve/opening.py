@@ -1,6 +1,7 @@
 """Decides how a model is served: compiled where that was proven, else by MLflow's own code; and says why."""
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -47,24 +48,32 @@ def open_model(settings: ServeSettings, folder: Path) -> Served:
     native = load_native(uri, files, model)
     from modelkit.serve.protocol import make_predict
 
-    return Served(make_predict(native), _describe(settings, files, "native", reason), _set_limits(settings))
+    schema = native.metadata.get_input_schema()
+    columns = tuple(schema.input_names()) if schema is not None and schema.has_input_names() else ()
+    about = _describe(settings, files, "native", reason, columns)
+    return Served(make_predict(native), about, _set_limits(settings))
 
 
 def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | None, str]:
     """None, and why, where only MLflow's client can get the model."""
-    if (local := open_local(settings.serve_model_uri)) is not None:
+    if settings.model_served != "mlflow" and (local := open_local(settings.serve_model_uri)) is not None:
         return local, ""
-    if settings.mlflow_tracking_uri is None:
+    if settings.model_served == "local":
+        uri = settings.serve_model_uri
+        raise ModelLoadError(f"{uri} cannot be loaded: MODEL_SERVED=local, and it is no model's folder")
+    mlflow = settings.mlflow_tracking_uri or settings.mlflow_server_host
+    if mlflow is None:
         raise SettingsError("MLFLOW_TRACKING_URI is not set, and SERVE_MODEL_URI is no folder")
     credentials = make_credentials(
         settings.mlflow_tracking_username, settings.mlflow_tracking_password, settings.mlflow_tracking_token
     )
     try:
-        service = ArtifactService(settings.mlflow_tracking_uri, credentials)
+        service = ArtifactService(mlflow, credentials)
         cache = Cache(settings.serve_cache_dir or folder / "cache")
         return fetch_model(settings.serve_model_uri, service, cache), ""
     except NotDirect as error:
         log.info("fetched by MLflow's client: %s", error)
+        os.environ["MLFLOW_TRACKING_URI"] = mlflow  # where that client looks
         return None, str(error)
     except OSError as error:
         raise ModelLoadError(f"SERVE_CACHE_DIR={settings.serve_cache_dir}: {error}") from error
@@ -83,11 +92,12 @@ def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path) -> 
         message = f"{settings.serve_model_uri} cannot be loaded: {MANIFEST_FILE}: {error}"
         raise ModelLoadError(message) from error
     reason = f"proven on {manifest.rows} rows to {manifest.difference:.2g}, {manifest.precision}"
+    columns = tuple(column.name for column in manifest.columns)
     model = folder / "native"
     model.mkdir()
     return Served(
         NativeWhenNeeded(settings.serve_model_uri, files, model),
-        _describe(settings, files, "compiled", reason, manifest),
+        _describe(settings, files, "compiled", reason, columns),
         _set_limits(settings, compiled),
         LeanProtocol(compiled).answer,
     )
@@ -98,7 +108,7 @@ def _describe(
     files: ModelFiles | None,
     path: str,
     reason: str,
-    manifest: Manifest | None = None,
+    columns: tuple[str, ...] = (),
 ) -> About:
     source = Source("") if files is None else files.source
     return About(
@@ -107,11 +117,12 @@ def _describe(
         name=settings.model_name or source.name,
         version=settings.model_version or source.version,
         run_id=settings.mlflow_run_id or source.run_id,
-        mlflow_uri=settings.mlflow_tracking_uri,
+        mlflow_uri=settings.mlflow_tracking_uri or settings.mlflow_server_host,
         path=path,
         reason=reason,
-        classes=() if manifest is None else manifest.classes,
-        columns=() if manifest is None else tuple(column.name for column in manifest.columns),
+        classes=() if files is None else files.digests.classes,
+        class_names=() if files is None else files.digests.class_names,
+        columns=columns,
     )
 
 

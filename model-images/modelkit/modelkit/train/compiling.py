@@ -123,7 +123,6 @@ def _describe(
             "tolerance": _TOLERANCES[precision],
             "difference": 0.0,
             "rows": 0,
-            "classes": tuple(model.classes_.tolist()) if hasattr(model, "classes_") else (),
         },
         Manifest,
     )

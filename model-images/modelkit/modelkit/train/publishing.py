@@ -23,7 +23,7 @@ _VERDICT_TAG = "modelkit.compiled"
 log = logging.getLogger("modelkit.train")
 
 
-def add_compiled_form(logged: ModelInfo, model: Any, proof: Proof) -> None:
+def add_compiled_form(logged: ModelInfo, model: Any, proof: Proof, class_names: tuple[str, ...] = ()) -> None:
     with tempfile.TemporaryDirectory(prefix="logged-model-") as temporary:
         folder = Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=temporary))
         (folder / REGISTERED_MODEL_META_FILE_NAME).unlink(
@@ -43,7 +43,8 @@ def add_compiled_form(logged: ModelInfo, model: Any, proof: Proof) -> None:
             metrics["compiled.max_difference"] = compiled.manifest.difference
             metrics["compiled.tolerance"] = compiled.manifest.tolerance
         log.info("compiled form: %s", verdict)
-        _upload(logged.model_id, folder, reason)
+        classes = tuple(model.classes_.tolist()) if hasattr(model, "classes_") else ()
+        _upload(logged.model_id, folder, Digests({}, reason, classes, class_names))
     mlflow.log_metrics(metrics, model_id=logged.model_id)
     mlflow.set_tag(_VERDICT_TAG, verdict)
     mlflow.set_logged_model_tags(logged.model_id, {_VERDICT_TAG: verdict})
@@ -53,7 +54,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _upload(model_id: str, folder: Path, reason: str) -> None:
+def _upload(model_id: str, folder: Path, digests: Digests) -> None:
     """The compiled form first: who reads the digests finds all that they name."""
     client = mlflow.MlflowClient()
     if (folder / COMPILED_FOLDER).is_dir():
@@ -65,6 +66,6 @@ def _upload(model_id: str, folder: Path, reason: str) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    digests = folder / DIGESTS_FILE
-    digests.write_bytes(msgspec.json.encode(Digests(files, reason)))
-    client.log_model_artifact(model_id, str(digests))
+    path = folder / DIGESTS_FILE
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(digests, files=files)))
+    client.log_model_artifact(model_id, str(path))

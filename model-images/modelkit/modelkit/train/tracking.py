@@ -67,7 +67,7 @@ def publish_model(
         pyfunc_predict_fn=predict_fn,
     )
     proof = Proof(getattr(model, predict_fn), predict_fn, split.test_features, split.train_features)
-    add_compiled_form(logged, model, proof)
+    add_compiled_form(logged, model, proof, split.class_names)
     # Last, so that whoever finds the version finds all of its files.
     registered: ModelVersion = mlflow.register_model(logged.model_uri, name)
     return registered
