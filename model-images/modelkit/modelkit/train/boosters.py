@@ -26,7 +26,16 @@ def _register_xgboost() -> None:
     from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
     from xgboost import XGBClassifier, XGBRegressor
 
-    _register(XGBClassifier, XGBRegressor, "XGBoost", convert_xgboost)
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        """The converter reads features by number; a booster trained on a frame knows them by name."""
+        booster = operator.raw_operator.get_booster()
+        names, booster.feature_names = booster.feature_names, None
+        try:
+            convert_xgboost(scope, operator, container)
+        finally:
+            booster.feature_names = names
+
+    _register(XGBClassifier, XGBRegressor, "XGBoost", convert)
 
 
 def _register_lightgbm() -> None:

@@ -36,6 +36,7 @@ _TYPES: dict[object, ColumnType] = {
     DataType.boolean: "boolean",
 }
 _ANSWERS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "O": "string", "U": "string"}
+_OPERATORS = {"": 18, "ai.onnx.ml": 3}  # versions that every converter and runtime knows
 _LONGEST_REASON = 400  # characters; it becomes a tag
 
 log = logging.getLogger("modelkit.train")
@@ -99,7 +100,8 @@ def _export(model: Any, columns: tuple[Column, ...], matrix: bool, precision: st
     options = {id(model): {"zipmap": False}} if is_classifier(model) else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter's own making
-        graph: bytes = to_onnx(model, initial_types=inputs, options=options).SerializeToString()
+        compiled = to_onnx(model, initial_types=inputs, options=options, target_opset=_OPERATORS)
+    graph: bytes = compiled.SerializeToString()
     return graph
 
 
