@@ -210,13 +210,15 @@ async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free() 
 
 
 async def test_what_was_answered_is_counted_by_who_answered() -> None:
-    app = App(echo, ABOUT, Limits(), lambda body: b"{}" if body == b"plain" else None)
+    app = App(
+        echo, replace(ABOUT, path="compiled"), Limits(), lambda body: b"{}" if body == b"plain" else None
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
         for body in (b"plain", b"plain", b"odd"):
             await client.post("/invocations", content=body, headers={"content-type": "application/json"})
         told = (await client.get("/metrics")).text
-    assert 'modelkit_model_info{name="iris",version="4",path="native",run_id="r1"} 1' in told
+    assert 'modelkit_model_info{name="iris",version="4",path="compiled",run_id="r1"} 1' in told
     assert 'modelkit_requests_total{lane="compiled",status="200"} 2' in told
     assert 'modelkit_requests_total{lane="native",status="200"} 1' in told
     assert "modelkit_request_seconds_count 3" in told

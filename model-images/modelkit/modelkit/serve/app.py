@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from modelkit.serve.answers import About, Answer, Limits, Predict, PredictLean
@@ -141,7 +141,7 @@ class App:
             if len(body) <= self._limits.inline_bytes:
                 found = self._lean(body)
                 if found is not None:
-                    return "compiled", Answer(200, found, _JSON)
+                    return self._about.path, Answer(200, found, _JSON)
             else:
                 return await self._in_thread(self._try_both, body, content_type)
         return await self._in_thread(self._ask_native, body, content_type)
@@ -149,11 +149,9 @@ class App:
     def _try_both(self, body: bytes, content_type: str | None) -> tuple[str, Answer]:
         assert self._lean is not None
         found = self._lean(body)
-        return (
-            ("compiled", Answer(200, found, _JSON))
-            if found is not None
-            else self._ask_native(body, content_type)
-        )
+        if found is None:
+            return self._ask_native(body, content_type)
+        return self._about.path, Answer(200, found, _JSON)
 
     def _ask_native(self, body: bytes, content_type: str | None) -> tuple[str, Answer]:
         return "native", self._predict(body, content_type)
@@ -250,6 +248,7 @@ class App:
         return Answer(200, self._telemetry.render().encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
+@cache
 def _name_charset(media_type: str) -> bytes:
     if media_type.startswith("text/") and "charset" not in media_type:
         media_type += "; charset=utf-8"

@@ -1,4 +1,4 @@
-"""/invocations without pandas: what a request plainly says is answered by the compiled model.
+"""/invocations without MLflow's parsing: what a request plainly says is answered by the model at once.
 
 A request is answered here only where MLflow's coercions leave no doubt: named columns, plain cells of the
 signature's types, every row complete. Anything else (text for numbers, CSV, parameters, what is wrong in any
@@ -6,12 +6,11 @@ way) is None here, and goes to MLflow's own code with the native model: so the t
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from modelkit.compiled import CompiledModel
 from modelkit.manifest import Column
 
 Number = float | None
@@ -50,10 +49,19 @@ class _CellBody(Struct, forbid_unknown_fields=True):
     params: dict[str, Any] | None = None
 
 
+class ColumnModel(Protocol):
+    """Answers plain cells; None where it cannot, or must not."""
+
+    def answer_matrix(self, rows: Any) -> list[Any] | None: ...
+
+    def answer_columns(self, columns: Sequence[Sequence[Any]]) -> list[Any] | None: ...
+
+
 class LeanProtocol:
-    def __init__(self, model: CompiledModel) -> None:
+    def __init__(self, model: ColumnModel, columns: Sequence[Column], precision: str) -> None:
         self._model = model
-        self._columns = model.manifest.columns
+        self._columns = columns
+        self._most_exact = _EXACT[precision]
         self._names = [column.name for column in self._columns]
         self._name_set = set(self._names)
         self._is_numeric = all(column.type in ("double", "float") for column in self._columns)
@@ -95,10 +103,8 @@ class LeanProtocol:
         columns = self._read_columns(request)
         if columns is None:
             return None
-        limit = _EXACT[self._model.manifest.precision]
-        if not all(
-            _are_plain(column, values, limit) for column, values in zip(self._columns, columns, strict=True)
-        ):
+        pairs = zip(self._columns, columns, strict=True)
+        if not all(_are_plain(column, values, self._most_exact) for column, values in pairs):
             return None
         return self._model.answer_columns(columns)
 

@@ -46,12 +46,13 @@ def open_model(settings: ServeSettings, folder: Path) -> Served:
     model = folder / "native"
     model.mkdir()
     native = load_native(uri, files, model)
+    from modelkit.serve.frames import make_lean_native
     from modelkit.serve.protocol import make_predict
 
     schema = native.metadata.get_input_schema()
     columns = tuple(schema.input_names()) if schema is not None and schema.has_input_names() else ()
     about = _describe(settings, files, "native", reason, columns)
-    return Served(make_predict(native), about, _set_limits(settings))
+    return Served(make_predict(native), about, _set_limits(settings), make_lean_native(native))
 
 
 def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | None, str]:
@@ -99,7 +100,7 @@ def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path) -> 
         NativeWhenNeeded(settings.serve_model_uri, files, model),
         _describe(settings, files, "compiled", reason, columns),
         _set_limits(settings, compiled),
-        LeanProtocol(compiled).answer,
+        LeanProtocol(compiled, manifest.columns, manifest.precision).answer,
     )
 
 
