@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ Json = Any
 HERE = Path(__file__).parent / "kinds"
 NUMBERS = ["width", "height", "weight"]
 MIXED = {"forest-mixed", "logistic-mixed", "logistic-strict", "chances"}
-NATIVE = {"histogram", "vote", "own-code"}
+NATIVE = {"histogram", "vote", "own-code", "own-forest"}
 COMPILED = {
     "forest",
     "forest-words",
@@ -99,6 +100,25 @@ def test_the_server_says_which_way_it_answers(kinds: Kinds, kind: str) -> None:
     about = kinds.ours.client.get(f"/{kind}/metadata").json()
     assert about["path"] == ("compiled" if kind in COMPILED else "native")
     assert about["reason"]
+
+
+def test_requests_that_come_together_are_answered_together_and_as_if_each_were_alone(kinds: Kinds) -> None:
+    kind = "own-forest"
+    about = kinds.ours.client.get(f"/{kind}/metadata").json()
+    assert about["reason"].endswith("requests that come together are answered together")
+    bodies = [
+        write_body(NUMBERS, [[place, 10 - place, 7.5]] * (place % 3 + 1), "inputs", "none")
+        for place in range(40)
+    ]
+    bodies[5] = write_body(NUMBERS, [[1e300, 1, 1]], "inputs", "none")  # which the model refuses
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda body: kinds.ask(kinds.ours, kind, *body), bodies))
+    for body, (status, answer) in zip(bodies, together, strict=True):
+        expected_status, expected = kinds.ask(kinds.theirs, kind, *body)
+        assert status == expected_status
+        if status == 200:
+            assert_close(answer["predictions"], expected["predictions"], body[0])
+    assert together[5][0] == 400
 
 
 plain = st.floats(-100, 100).map(lambda value: round(value, 3))

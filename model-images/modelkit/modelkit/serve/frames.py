@@ -13,6 +13,7 @@ import pandas as pd
 
 from modelkit.manifest import Column
 from modelkit.serve.answers import PredictLean
+from modelkit.serve.batching import Batcher, pays
 from modelkit.serve.lean import LeanProtocol
 
 if TYPE_CHECKING:
@@ -22,9 +23,12 @@ _FLAVOUR = "mlflow.sklearn"
 
 
 class FrameModel:
-    def __init__(self, model: Any, predict_fn: str, names: list[str]) -> None:
+    def __init__(self, model: Any, predict_fn: str, names: list[str], by_row: bool) -> None:
+        """`by_row`: each row is answered as if it were alone, so that requests may be put together."""
         self._predict = getattr(model, predict_fn)
         self._names = names
+        self.is_batched = by_row and pays(self._ask, len(names))
+        self._answer = Batcher(self._ask).answer if self.is_batched else self._ask
 
     def answer_matrix(self, rows: Any) -> list[Any] | None:
         return self._answer(np.array(rows, np.float64))
@@ -32,7 +36,7 @@ class FrameModel:
     def answer_columns(self, columns: Sequence[Sequence[Any]]) -> list[Any] | None:
         return self._answer(np.array(columns, np.float64).T)
 
-    def _answer(self, matrix: Any) -> list[Any] | None:
+    def _ask(self, matrix: Any) -> list[Any] | None:
         try:
             found = self._predict(pd.DataFrame(matrix, columns=self._names))
         except Exception:  # noqa: BLE001 - whatever it is, MLflow's own way meets it again and tells it
@@ -45,8 +49,8 @@ class FrameModel:
         return answer
 
 
-def make_lean_native(model: "PyFuncModel") -> PredictLean | None:
-    """None for a model whose requests only MLflow's own way understands."""
+def make_lean_native(model: "PyFuncModel", by_row: bool) -> tuple[PredictLean, bool] | None:
+    """And whether requests are put together. None where only MLflow's own way understands the requests."""
     from mlflow.types import DataType
 
     schema = model.metadata.get_input_schema()
@@ -57,6 +61,9 @@ def make_lean_native(model: "PyFuncModel") -> PredictLean | None:
         return None
     columns = tuple(Column(spec.name, "double") for spec in schema.inputs)
     frames = FrameModel(
-        model.get_raw_model(), flavour.get("predict_fn", "predict"), [column.name for column in columns]
+        model.get_raw_model(),
+        flavour.get("predict_fn", "predict"),
+        [column.name for column in columns],
+        by_row,
     )
-    return LeanProtocol(frames, columns, "float64").answer
+    return LeanProtocol(frames, columns, "float64").answer, frames.is_batched

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _LONGEST_INLINE = 0.001  # seconds of prediction that the event loop may be held for
 _MOST_INLINE = 16 * 2**10  # bytes; parsing takes time, too
 _MEASURED_ROWS = 64
+_THREADS_TOGETHER = 32
 _BYTES_PER_CELL = 4  # the least that a cell takes in JSON, with its comma
 
 log = logging.getLogger("modelkit.serve")
@@ -51,8 +52,14 @@ def open_model(settings: ServeSettings, folder: Path) -> Served:
 
     schema = native.metadata.get_input_schema()
     columns = tuple(schema.input_names()) if schema is not None and schema.has_input_names() else ()
+    lean, is_batched = make_lean_native(native, files is not None and files.digests.by_row) or (None, False)
+    if is_batched:
+        reason += "; requests that come together are answered together"
     about = _describe(settings, files, "native", reason, columns)
-    return Served(make_predict(native), about, _set_limits(settings), make_lean_native(native))
+    limits = _set_limits(settings)
+    if is_batched:  # a thread that waits for its turn costs nothing
+        limits = replace(limits, threads=max(limits.threads, _THREADS_TOGETHER))
+    return Served(make_predict(native), about, limits, lean)
 
 
 def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | None, str]:

@@ -61,6 +61,19 @@ def prove(graph: bytes, manifest: Manifest, proof: Proof) -> Manifest:
     return replace(manifest, columns=columns, difference=difference, rows=len(complete) + len(strange))
 
 
+def answers_by_row(proof: Proof) -> bool:
+    """Whether the native model answers rows together as it does one by one."""
+    rows = proof.rows.head(_ALONE)
+    try:
+        together = proof.ask(rows)
+        alone = np.concatenate([proof.ask(rows.iloc[[place]]) for place in range(len(rows))])
+    except ValueError:  # it refuses one of them
+        return False
+    if together.dtype.kind == "f":
+        return together.shape == alone.shape and bool(np.allclose(together, alone, rtol=1e-12, atol=0))
+    return bool(np.array_equal(together, alone))
+
+
 def _compare(model: CompiledModel, expected: Any, rows: pd.DataFrame, what: str) -> float:
     """The largest difference, relative to the larger of the value and the mean of all."""
     found = model.answer_columns(_list_columns(rows, model.manifest.columns))

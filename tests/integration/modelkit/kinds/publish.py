@@ -111,6 +111,12 @@ KINDS: dict[str, tuple[Callable[[], Any], bool, str, str]] = {
         "number",
         "predict",
     ),
+    "own-forest": (
+        lambda: make_pipeline(FunctionTransformer(np.abs), RandomForestRegressor(60, random_state=0)),
+        False,
+        "number",
+        "predict",
+    ),
     "own-code": (
         lambda: make_pipeline(FunctionTransformer(np.abs), LinearRegression()),
         False,
