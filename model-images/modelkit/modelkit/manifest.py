@@ -29,7 +29,8 @@ class Digests(Struct, frozen=True):
     native: str = ""  # why the native model is served; empty if a proven compiled model is there
     classes: tuple[Label, ...] = ()  # of a classifier, in the model's order
     class_names: tuple[str, ...] = ()  # as people call them, if the data set says
-    by_row: bool = False  # the native model was seen to answer each row as if it were alone
+    # The native model answers rows together as it does one by one, and takes much less for that.
+    together: bool = False
 
 
 class Column(Struct, frozen=True):

@@ -1,10 +1,10 @@
 """Requests that come while the native model is at work are answered together by its next turn.
 
 scikit-learn spends most of a single row on what it does once per call: a forest takes twice as long for a
-thousand rows as for one. Only for a model that was seen to answer each row for itself, and where it pays.
+thousand rows as for one. Only for a model that the trainer saw to answer each row for itself, and to
+gain by this.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 
 _MOST_ROWS = 64  # a larger request has little to gain, and goes by itself
-_MEASURED_ROWS = 16
-_LEAST_GAIN = 3.0  # that many times faster together, or it is not worth the wait
-_LEAST_SECONDS = 0.0005  # of one row; waiting for one's turn costs, too
 
 Answer = Callable[[Any], list[Any] | None]
 
@@ -61,17 +58,3 @@ class Batcher:
                 request.answer = found[place : place + len(request.matrix)]
                 place += len(request.matrix)
             request.is_done = True
-
-
-def pays(answer: Answer, columns: int) -> bool:
-    """Whether rows together take much less than one by one, as measured now."""
-    alone = _measure(answer, np.zeros((1, columns)))
-    together = _measure(answer, np.zeros((_MEASURED_ROWS, columns)))
-    return alone > _LEAST_SECONDS and alone * _MEASURED_ROWS > together * _LEAST_GAIN
-
-
-def _measure(answer: Answer, matrix: Any) -> float:
-    answer(matrix)  # the first call of a model may prepare something
-    started = time.perf_counter()
-    answer(matrix)
-    return time.perf_counter() - started

@@ -13,7 +13,7 @@ import pandas as pd
 
 from modelkit.manifest import Column
 from modelkit.serve.answers import PredictLean
-from modelkit.serve.batching import Batcher, pays
+from modelkit.serve.batching import Batcher
 from modelkit.serve.lean import LeanProtocol
 
 if TYPE_CHECKING:
@@ -23,12 +23,11 @@ _FLAVOUR = "mlflow.sklearn"
 
 
 class FrameModel:
-    def __init__(self, model: Any, predict_fn: str, names: list[str], by_row: bool) -> None:
-        """`by_row`: each row is answered as if it were alone, so that requests may be put together."""
+    def __init__(self, model: Any, predict_fn: str, names: list[str], *, together: bool) -> None:
+        """`together`: requests that come while it is at work are answered by its next turn."""
         self._predict = getattr(model, predict_fn)
         self._names = names
-        self.is_batched = by_row and pays(self._ask, len(names))
-        self._answer = Batcher(self._ask).answer if self.is_batched else self._ask
+        self._answer = Batcher(self._ask).answer if together else self._ask
 
     def answer_matrix(self, rows: Any) -> list[Any] | None:
         return self._answer(np.array(rows, np.float64))
@@ -49,8 +48,8 @@ class FrameModel:
         return answer
 
 
-def make_lean_native(model: "PyFuncModel", by_row: bool) -> tuple[PredictLean, bool] | None:
-    """And whether requests are put together. None where only MLflow's own way understands the requests."""
+def make_lean_native(model: "PyFuncModel", *, together: bool) -> PredictLean | None:
+    """None where only MLflow's own way understands the requests."""
     from mlflow.types import DataType
 
     schema = model.metadata.get_input_schema()
@@ -64,6 +63,6 @@ def make_lean_native(model: "PyFuncModel", by_row: bool) -> tuple[PredictLean, b
         model.get_raw_model(),
         flavour.get("predict_fn", "predict"),
         [column.name for column in columns],
-        by_row,
+        together=together,
     )
-    return LeanProtocol(frames, columns, "float64").answer, frames.is_batched
+    return LeanProtocol(frames, columns, "float64").answer

@@ -52,12 +52,13 @@ def open_model(settings: ServeSettings, folder: Path) -> Served:
 
     schema = native.metadata.get_input_schema()
     columns = tuple(schema.input_names()) if schema is not None and schema.has_input_names() else ()
-    lean, is_batched = make_lean_native(native, files is not None and files.digests.by_row) or (None, False)
-    if is_batched:
+    together = files is not None and files.digests.together
+    lean = make_lean_native(native, together=together)
+    if lean is not None and together:
         reason += "; requests that come together are answered together"
     about = _describe(settings, files, "native", reason, columns)
     limits = _set_limits(settings)
-    if is_batched:  # a thread that waits for its turn costs nothing
+    if together:  # a thread that waits for its turn costs nothing
         limits = replace(limits, threads=max(limits.threads, _THREADS_TOGETHER))
     return Served(make_predict(native), about, limits, lean)
 

@@ -16,7 +16,7 @@ from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FIL
 
 from modelkit.manifest import COMPILED_FOLDER, DIGESTS_FILE, GRAPH_FILE, MANIFEST_FILE, Digests, FileDigest
 from modelkit.train.compiling import NotCompiled, compile_model
-from modelkit.train.proving import Proof, answers_by_row
+from modelkit.train.proving import Proof, gains_by_batches
 
 _VERDICT_TAG = "modelkit.compiled"
 
@@ -44,7 +44,7 @@ def add_compiled_form(logged: ModelInfo, model: Any, proof: Proof, class_names: 
             metrics["compiled.tolerance"] = compiled.manifest.tolerance
         log.info("compiled form: %s", verdict)
         classes = tuple(model.classes_.tolist()) if hasattr(model, "classes_") else ()
-        _upload(logged.model_id, folder, Digests({}, reason, classes, class_names, answers_by_row(proof)))
+        _upload(logged.model_id, folder, Digests({}, reason, classes, class_names, gains_by_batches(proof)))
     mlflow.log_metrics(metrics, model_id=logged.model_id)
     mlflow.set_tag(_VERDICT_TAG, verdict)
     mlflow.set_logged_model_tags(logged.model_id, {_VERDICT_TAG: verdict})
