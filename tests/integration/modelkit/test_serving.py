@@ -1,8 +1,10 @@
 """The life of a reference server: what it needs to start, how it waits, how it ends."""
 
 import http.client
+import itertools
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +100,33 @@ def test_a_server_answers_health_checks_while_predictions_take_their_time(
         assert httpx.get(f"{patient.url}/ping", timeout=DEADLINE).status_code == 200
         (tmp_path / "released").touch()
         assert slow.result(DEADLINE).status_code == 200
+
+
+def test_a_server_that_is_told_to_end_under_load_loses_no_request(
+    serve: Serve, trained: TrainedVersion
+) -> None:
+    """On connections that it kept open: a client learns from an answer that it has to leave."""
+    with serve(trained.uri) as server, ThreadPoolExecutor() as pool:
+
+        def ask_until_told_to_leave() -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+            for count in itertools.count(1):
+                connection.request("POST", "/invocations", REQUEST, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                assert answer.status == 200
+                answer.read()
+                if answer.getheader("Connection") == "close":
+                    return count
+                asked.release()
+            raise AssertionError("counts have no end")
+
+        asked = threading.Semaphore(0)
+        clients = [pool.submit(ask_until_told_to_leave) for _ in range(8)]
+        for _ in range(200):
+            assert asked.acquire(timeout=DEADLINE)
+        server.terminate()
+        assert sum(client.result(DEADLINE) for client in clients) > 200
+        assert server.wait(DEADLINE) == 0
 
 
 def test_an_idle_server_ends_at_once_with_0_and_leaves_no_files(

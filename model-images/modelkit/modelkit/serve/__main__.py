@@ -33,7 +33,10 @@ def main() -> None:
         log.error("%s", error)  # noqa: TRY400 - the message is written for the user; a traceback would bury it
         sys.exit(1)
     with listener, tempfile.TemporaryDirectory(prefix="model-") as folder:
-        _serve(settings, listener, Path(folder), started)
+        is_stuck = _serve(settings, listener, Path(folder), started)
+    if is_stuck:
+        logging.shutdown()
+        os._exit(0)  # Python would wait for the thread, for ever
 
 
 def _end_process(_signal: int, _frame: FrameType | None) -> None:
@@ -56,25 +59,26 @@ def _take_port(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, started: float) -> None:
+def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, started: float) -> bool:
+    """Until it is told to end. True if a prediction still has a thread and will not give it back."""
     gc.disable()  # what is imported stays: looking for garbage in it took a tenth of the start
-    # Imported here because they take most of a second: a wrong setting is told before.
+    # Imported here because they take time: a wrong setting is told before.
     import uvicorn
-    from mlflow.version import VERSION
 
-    from modelkit.serve.app import make_app
-    from modelkit.serve.loading import ModelLoadError, load_model
-    from modelkit.serve.protocol import make_predict
+    from modelkit.serve.app import App
+    from modelkit.serve.fetching import ModelLoadError
+    from modelkit.serve.leaving import LeavingServer
+    from modelkit.serve.opening import open_model
 
     try:
-        model = load_model(settings.serve_model_uri, folder)
-    except ModelLoadError as error:
+        served = open_model(settings, folder)
+    except (ModelLoadError, SettingsError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message is written for the user; a traceback would bury it
         sys.exit(1)
     gc.freeze()
     gc.enable()
     log.info(
-        "serving %s (%s version %s, run %s, server %s) on %s:%s after %.2f s",
+        "serving %s (%s version %s, run %s, server %s) on %s:%s after %.2f s, %s%s",
         settings.serve_model_uri,
         settings.model_name,
         settings.model_version,
@@ -83,12 +87,10 @@ def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, start
         settings.serve_host,
         settings.serve_port,
         time.monotonic() - started,
+        served.about.path,
+        f": {served.about.reason}" if served.about.reason else "",
     )
-    app = make_app(
-        make_predict(model),
-        version=VERSION,
-        request_timeout=settings.mlflow_scoring_server_request_timeout,
-    )
+    app = App(served.predict, served.about, served.limits, served.lean)
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -96,7 +98,8 @@ def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, start
         log_config=None,
         timeout_keep_alive=_KEEP_IDLE_CONNECTIONS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    LeavingServer(config, app).run(sockets=[listener])
+    return app.stuck > 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""Files of models on the local disk, named by their SHA-256, so that servers of one host share them.
+
+A file is only ever put in whole, by a rename: what is there is complete, whoever wrote it. It is still
+checked whenever it is read, since disks lie.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelkit.manifest import Digests, FileDigest
+
+Write = Callable[[bytes], Any]
+
+
+class Corrupt(Exception):
+    """A file is not what its digest says."""
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """What a URI named when MLflow was last asked."""
+
+    folder: str
+    digests: Digests
+    name: str | None = None
+    version: str | None = None
+    run_id: str | None = None
+
+
+class Cache:
+    def __init__(self, folder: Path) -> None:
+        self._blobs = folder / "sha256"
+        self._models = folder / "models"
+        for part in (self._blobs, self._models):
+            part.mkdir(parents=True, exist_ok=True)
+
+    def has(self, digest: FileDigest) -> bool:
+        path = self.path(digest)
+        return path.is_file() and path.stat().st_size == digest.size
+
+    def path(self, digest: FileDigest) -> Path:
+        return self._blobs / digest.sha256
+
+    def read(self, digest: FileDigest) -> bytes:
+        content = self.path(digest).read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest.sha256:
+            raise Corrupt(f"{self.path(digest)} has changed on the disk")
+        return content
+
+    def copy(self, digest: FileDigest, target: Path) -> None:
+        """By a second name where that is possible; MLflow refuses symbolic links."""
+        try:
+            target.hardlink_to(self.path(digest))
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(self.path(digest), target)
+
+    def forget(self, digest: FileDigest) -> None:
+        self.path(digest).unlink(missing_ok=True)
+
+    def put(self, fetch: Callable[[Write], None], expected: FileDigest | None = None) -> FileDigest:
+        """Keeps what `fetch` writes. Raises Corrupt, and keeps nothing, if it is not what was expected."""
+        handle, name = tempfile.mkstemp(dir=self._blobs, prefix="part-")
+        try:
+            found = _write(handle, fetch)
+            if expected is None or found == expected:
+                Path(name).replace(self.path(found))
+        finally:
+            Path(name).unlink(missing_ok=True)
+        if expected is not None and found != expected:
+            raise Corrupt(f"{found.size} bytes with SHA-256 {found.sha256}, expected {expected.sha256}")
+        return found
+
+    def remember(self, uri: str, known: Remembered) -> None:
+        path = self._model(uri)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(msgspec.json.encode(known))
+        temporary.replace(path)
+
+    def recall(self, uri: str) -> Remembered | None:
+        try:
+            return msgspec.json.decode(self._model(uri).read_bytes(), type=Remembered)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+
+    def _model(self, uri: str) -> Path:
+        return self._models / f"{hashlib.sha256(uri.encode()).hexdigest()}.json"
+
+
+def _write(handle: int, fetch: Callable[[Write], None]) -> FileDigest:
+    digest = hashlib.sha256()
+    with os.fdopen(handle, "wb") as file:
+
+        def write(piece: bytes) -> None:
+            file.write(piece)
+            digest.update(piece)
+
+        fetch(write)
+        return FileDigest(digest.hexdigest(), file.tell())
