@@ -1,4 +1,4 @@
-"""A version that somebody deletes in the registry while it is rolled out: a clear end, and users keep a model."""
+"""A version that is deleted in the registry while it is rolled out: a clear end, and users keep a model."""
 
 from pathlib import Path
 
