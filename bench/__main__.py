@@ -13,6 +13,7 @@ from scripts.service_commands import ROOT
 NAMES = (
     "switching",
     "lossless",
+    "rollouts",
     "endpoints",
     "overhead",
     "router",

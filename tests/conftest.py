@@ -11,6 +11,7 @@ from hypothesis import settings
 from tests.services.caddy import Caddy, run_caddy, short_directory
 from tests.services.docker_puppets import Puppets, open_puppets
 from tests.services.engine import ensure_engine
+from tests.services.marks import sweep
 from tests.services.mlflow_server import MlflowServer, run_mlflow_server
 from tests.services.postgres import Postgres, run_postgres
 
@@ -18,7 +19,14 @@ from tests.services.postgres import Postgres, run_postgres
 settings.register_profile("switchyard", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("switchyard")
 
+# The one long test that no other shares anything with: begun last, it would leave a worker idle for minutes.
+LONGEST = "unit/engine/test_any_order.py"
+
 StartCaddy = Callable[[Path, Path], Caddy]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST not in item.nodeid)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +51,9 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def docker_host() -> str:
     """The address of the machine's Docker engine, which other checkouts and people may use, too."""
-    return ensure_engine()
+    address = ensure_engine()
+    sweep(address)
+    return address
 
 
 @pytest.fixture(scope="session")

@@ -100,9 +100,10 @@ async def update_model(
         caller = read_caller(request, idempotency_key, body)
         wanted = RolloutRequest(version.name, version.version, plan=BESIDE)
         started, _ = await once(engine, caller, None, partial(engine.commands.start_rollout, wanted, caller))
-        rollout = await engine.wait_until(Rollout, started, _stands_beside, policy.health_timeout)
-        if not _is_beside(rollout):
-            return await answer_rollout(engine, rollout)
+        rollout = await engine.store.get(Rollout, started)
+    rollout = await engine.wait_until(Rollout, rollout.id, _stands_beside, policy.health_timeout)
+    if not _is_beside(rollout):
+        return await answer_rollout(engine, rollout)
     await engine.steering.set_weight(rollout.id, 100 * share)
     await engine.wait_until(Rollout, rollout.id, lambda _: True, None)
     return JSONResponse(await describe(engine) | {"canary_probability": share})

@@ -52,7 +52,7 @@ class MetricBound(BaseModel):
 class GatePlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    signature: bool = True
+    signature: bool | None = None  # None: compared with another version of the same model only
     metric: dict[MetricName, MetricBound] = Field(default_factory=dict, max_length=100)
     challenge: Challenge | None = None
     deadline: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0  # seconds for each gate

@@ -24,7 +24,7 @@ from router.core.variables import experiment_of, merge_parameters, registered_mo
 from router.core.versions import read_reference
 from router.engine.context import Context
 from router.engine.endpoint_names import require_open
-from router.engine.holding import find_holder, in_progress
+from router.engine.holding import find_holder, goes_back, in_progress
 from router.engine.racing import wait_any
 from router.engine.reconciler import Reconciler
 from router.engine.rollbacks import RollbackRequest, Rollbacks
@@ -277,6 +277,9 @@ class Commands:
         while True:
             try:
                 async with self._context.traffic_locks[endpoint]:
+                    holder = await find_holder(self._context.store, endpoint)
+                    if holder is not None and goes_back(holder):
+                        return holder.id  # asked twice: the second must not undo the first
                     rollout, aside = await self._rollbacks.draft(wanted)
                     return await self._record(rollout, f"rollback to {rollout.model_uri}", caller, *aside)
             except (StaleRecord, RolloutInProgress):  # one has moved or begun meanwhile: look again

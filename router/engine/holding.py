@@ -12,6 +12,12 @@ async def find_holder(store: Store, endpoint: str) -> Rollout | None:
     return next((rollout for rollout in rollouts if rollout.holds_endpoint), None)
 
 
+def goes_back(holder: Rollout) -> bool:
+    """Whether it is a rollback on its way."""
+    wanted = not holder.abort_requested and holder.phase is not RolloutPhase.ABORTING
+    return holder.kind == "rollback" and wanted and not holder.phase.switched
+
+
 def in_progress(holder: Rollout) -> RolloutInProgress:
     return RolloutInProgress(
         f"rollout {holder.id} of {holder.model_uri} is still {holder.phase}; nothing was started",

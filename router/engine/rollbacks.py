@@ -10,6 +10,8 @@ from router.engine.holding import find_holder
 from router.engine.servers import SPARE, Servers
 from router.stores.base import Change
 
+# Ends of a rollout that speak against its server, as an abort does not.
+FOUND_WORSE = frozenset({"analysis_failed", "candidate_died"})
 # What it goes back to has served already: nobody waits, and no watch sends it forward again.
 AT_ONCE = Strategy(bake=0, if_tight="replace", analysis=AnalysisPlan(enabled=False))
 
@@ -74,7 +76,7 @@ class Rollbacks:
         )
         if active is None:
             raise nothing
-        if holder is not None and active.server_id != holder.server_id:
+        if holder is not None and not holder.phase.switched and active.server_id != holder.server_id:
             return await self._context.store.get(Server, active.server_id)
         for spare in reversed(await self._servers.live(endpoint)):
             if spare.phase in SPARE and spare.id != active.server_id and not await self.has_failed(spare):
@@ -97,4 +99,5 @@ class Rollbacks:
         """Whether a watch has found it worse than what users had: then nobody goes back to it."""
         if server.rollout_id is None:
             return False
-        return (await self._context.store.get(Rollout, server.rollout_id)).failure is not None
+        failure = (await self._context.store.get(Rollout, server.rollout_id)).failure
+        return failure is not None and failure.code in FOUND_WORSE

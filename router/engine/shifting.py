@@ -103,6 +103,7 @@ class Shifting:
                     warning,
                     phase=RolloutPhase.SUCCEEDED,
                     steps=steps,
+                    failure=failure,
                     warnings=(*rollout.warnings, warning),
                 )
                 return None

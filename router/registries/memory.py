@@ -92,6 +92,12 @@ class MemoryRegistry:
         uri = self.log_model(run_id or "", signature=signature, input_example=input_example, files=files)
         return self._add_version(name, run_id, uri)
 
+    def delete_version(self, name: str, version: int) -> None:
+        """As MLflow: the aliases that point at it go with it."""
+        del self._versions[name][version]
+        aliases = self._aliases.get(name, {})
+        self._aliases[name] = {alias: target for alias, target in aliases.items() if target != version}
+
     def delete_run(self, run_id: str) -> None:
         del self._runs[run_id]
         self._runs_of_trainings = {

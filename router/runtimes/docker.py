@@ -4,7 +4,6 @@ A container has no restart policy: whether something runs again is the engine's 
 module is the port: who may call when, and what is awaited.
 """
 
-import asyncio
 from collections.abc import Collection
 from weakref import WeakValueDictionary
 
@@ -24,6 +23,7 @@ from router.runtimes.docker_events import Watch
 from router.runtimes.docker_images import FULL, Images
 from router.runtimes.docker_logs import read_tail
 from router.runtimes.docker_usage import read_usage
+from router.runtimes.waiting import happens_within
 
 CHECK_SECONDS = 2.0  # a thread that waits cannot be called back, and a person waits for it
 KILL_SECONDS = 10.0  # until an end that was ordered and not heard of is looked up
@@ -186,12 +186,3 @@ def failed(workload: Workload, refused: Refused) -> LaunchFailed | StorageFull:
     if workload.gpus is not None and "device driver" in refused.reason:
         hint = f"nothing was started; the engine cannot give `gpus: {workload.gpus}`"
     return LaunchFailed(f"{workload.name} cannot be started: {refused.reason}", hint=hint)
-
-
-async def happens_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -29,6 +29,7 @@ from router.runtimes.process_removal import clear_leftovers, remove_workload, se
 from router.runtimes.process_sources import Sources
 from router.runtimes.process_threads import Threads
 from router.runtimes.process_watch import Watch, take_hold
+from router.runtimes.waiting import happens_within
 
 KILL_SECONDS = 10.0  # until a shim that does not carry out a kill is killed itself
 
@@ -184,15 +185,6 @@ class ProcessRuntime:
         # A shim that is itself stopped or stuck: its end is the child's end, and leaves the rest to us.
         self._watch.signal(owner, signal.SIGKILL)
         await ended.wait()
-
-
-async def happens_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def read_usage(home: Home) -> Usage | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from router.runtimes.memory import Behaviour, MemoryRuntime
 from router.runtimes.process import ProcessRuntime
 from tests.services import docker_puppets
 from tests.services.docker_puppets import Puppets
+from tests.services.marks import new_mark
 
 OBEDIENT, STUBBORN, MISSING = "obedient", "stubborn", "missing"
 LIMIT_SECONDS = 60
@@ -189,7 +189,7 @@ class DockerStage:
 
     def __init__(self, puppets: Puppets) -> None:
         self._puppets = puppets
-        self._token = secrets.token_hex(4)
+        self._token = new_mark()
         self._routers: list[DockerRuntime] = []
         self.runtime = self.make_runtime()
 

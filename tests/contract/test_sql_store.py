@@ -373,7 +373,7 @@ def test_no_query_reads_a_whole_table_to_find_a_few_records(
         ]
     with closing(sqlite3.connect(file)) as plain:
         for each in filters:
-            query = tables.select_bodies(kind, newest_first=newest_first, **each)
+            query = tables.select_bodies(kind, newest_first=newest_first, older_than=None, **each)
             statement = str(query.compile(compile_kwargs={"literal_binds": True}))
             plan = [row[3] for row in plain.execute(f"EXPLAIN QUERY PLAN {statement}")]
             assert "USING INDEX switchyard_" in plan[0], (each, plan)

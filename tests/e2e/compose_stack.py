@@ -2,8 +2,6 @@
 
 import json
 import os
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +13,13 @@ import httpx
 from scripts.demo_run import ROWS, TRAINER
 from scripts.service_commands import ROOT
 from tests.services.engine import run_docker
+from tests.services.marks import new_mark
 from tests.services.ports import find_free_port
+from tests.services.waiting import wait_for
 
 MODEL_IMAGES = (f"trainer-{TRAINER}", f"server-{TRAINER}")
 BUILT = ("router", "mlflow", "socket-proxy", *MODEL_IMAGES)  # under the project's name, so they go with it
 WAIT_SECONDS = 60.0
-LOOK_SECONDS = 0.1
 PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 180}
 
 
@@ -31,7 +30,7 @@ def local_address(port: int) -> str:
 @dataclass(frozen=True)
 class ComposeStack:
     docker_host: str
-    project: str = field(default_factory=lambda: f"swe2e-{uuid.uuid4().hex[:8]}")
+    project: str = field(default_factory=new_mark)
     router_port: int = field(default_factory=find_free_port)
     public_port: int = field(default_factory=find_free_port)
     mlflow_port: int = field(default_factory=find_free_port)
@@ -140,19 +139,7 @@ class ComposeStack:
         return self.call("GET", "/readyz").status_code == 200
 
     def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
-        while not self._holds(holds):
-            if time.monotonic() > deadline:
-                log = self.compose("logs", "--tail", "60", "router")
-                raise AssertionError(f"{what} did not come about; the router says:\n{log}")
-            time.sleep(LOOK_SECONDS)
-
-    @staticmethod
-    def _holds(holds: Callable[[], bool]) -> bool:
-        try:
-            return holds()
-        except httpx.TransportError:
-            return False
+        wait_for(holds, what, seconds, lambda: self.compose("logs", "--tail", "60", "router"))
 
 
 @contextmanager

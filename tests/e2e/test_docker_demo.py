@@ -4,13 +4,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from secrets import token_hex
 
 import httpx
 import pytest
 
 from tests.e2e.test_demo import make
 from tests.services.engine import run_docker
+from tests.services.marks import new_mark
 from tests.services.ports import find_free_port
 
 PORTS = ("ROUTER_PORT", "PROXY_PUBLIC_PORT", "MLFLOW_SERVICE_PORT")
@@ -19,7 +19,7 @@ PORTS = ("ROUTER_PORT", "PROXY_PUBLIC_PORT", "MLFLOW_SERVICE_PORT")
 @pytest.fixture
 def installation(docker_host: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Its environment; a name of its own for all that it makes."""
-    name = f"sw-demo-{token_hex(4)}"
+    name = new_mark()
     settings = {setting: str(find_free_port()) for setting in PORTS}
     environment = dict(os.environ) | settings
     environment |= {"RUNTIME": "docker", "DOCKER_HOST": docker_host, "COMPOSE_PROJECT_NAME": name}

@@ -4,6 +4,9 @@ The file CRASH_POINT holds `KIND:PHASE:WHEN`, e.g. `rollout:shifting:after`: SIG
 stored) or after (all of it is stored, nothing of what follows is done) the write that brings a record of this
 kind into this phase. Or it holds `traffic`: right after a switch of traffic, before any record of it; or
 `routes`: right after endpoints were made or removed at the proxy.
+
+Within a phase of a rollout there are also `rollout:at-10:WHEN`, where its candidate is to have 10%, and
+`rollout:FLAG:WHEN`, where one of FLAGS is set.
 """
 
 import os
@@ -15,7 +18,7 @@ import uvicorn
 
 from router.api.app import make_app
 from router.core.clock import SystemClock
-from router.core.models import Record
+from router.core.models import Record, Rollout
 from router.core.traffic import Traffic
 from router.proxies.base import Proxy
 from router.settings import Settings
@@ -24,6 +27,7 @@ from router.wiring import build_drivers, build_engine
 
 TRAFFIC = "traffic"
 ROUTES = "routes"
+FLAGS = ("paused", "promote_requested", "preempted")
 
 
 def read_crash_point() -> str:
@@ -37,14 +41,20 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def describe_entry(change: Change) -> str:
-    """`KIND:PHASE` if the change brings a record into a phase."""
+def describe_entries(change: Change) -> set[str]:
+    """`KIND:PHASE` if the change brings a record into a phase; and what else it brings a rollout to."""
     if isinstance(change, Claim):
-        return ""
+        return set()
     after: Record = change.record if isinstance(change, Insert) else change.after
-    before = None if isinstance(change, Insert) else getattr(change.before, "phase", None)
+    before: Record | None = None if isinstance(change, Insert) else change.before
+    kind, entered = type(after).__name__.lower(), set()
     reached = getattr(after, "phase", None)
-    return f"{type(after).__name__.lower()}:{reached}" if reached != before else ""
+    if reached != getattr(before, "phase", None):
+        entered.add(f"{kind}:{reached}")
+    if isinstance(after, Rollout) and isinstance(before, Rollout):
+        entered |= {f"{kind}:{flag}" for flag in FLAGS if getattr(after, flag) and not getattr(before, flag)}
+        entered |= {f"{kind}:at-{step.weight:g}" for step in after.steps[len(before.steps) :]}
+    return entered
 
 
 def let_store_crash(store: Store) -> None:
@@ -52,7 +62,7 @@ def let_store_crash(store: Store) -> None:
 
     async def apply_or_die(*changes: Change) -> None:
         entered, _, when = read_crash_point().rpartition(":")
-        fatal = bool(entered) and any(describe_entry(change) == entered for change in changes)
+        fatal = bool(entered) and any(entered in describe_entries(change) for change in changes)
         if fatal and when == "before":
             die()
         await apply(*changes)

@@ -2,7 +2,6 @@
 tests from all others on the same engine."""
 
 import io
-import secrets
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from docker import APIClient
 from router.runtimes.docker import DockerRuntime
 from router.runtimes.docker_create import Placement
 from tests.services.engine import BASE_IMAGE
+from tests.services.marks import new_mark
 
 ORDERS, READY = "/orders", "/tmp/ready"
 PUPPET = f"""
@@ -137,7 +137,7 @@ class Puppets:
 @contextmanager
 def open_puppets(docker_host: str) -> Iterator[Puppets]:
     docker = APIClient(docker_host, version="auto")
-    puppets = Puppets(docker_host, docker, secrets.token_hex(4))
+    puppets = Puppets(docker_host, docker, new_mark())
     docker.create_network(puppets.network)
     try:
         puppets.build(puppets.image)

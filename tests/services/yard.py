@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +19,10 @@ from scripts.service_commands import ROOT
 from tests.services.caddy import Caddy
 from tests.services.ports import find_free_port
 from tests.services.processes import ServiceProcess
+from tests.services.waiting import wait_for
 
 SOURCES = ROOT / "tests" / "sources"
 WAIT_SECONDS = 60.0
-LOOK_SECONDS = 0.02
 # Reading certificates would cost 20 ms for each call.
 PLAIN: dict[str, Any] = {"verify": False, "trust_env": False}
 PORT_BLOCK = 200  # of server ports for one yard; blocks lie below the kernel's ephemeral range
@@ -157,19 +156,7 @@ class Yard:
         return int(answer.json()["model_version"]["version"]) if answer.status_code == 200 else None
 
     def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-        """Look until it holds; a generous deadline, after which the router's log is shown."""
-        deadline = time.monotonic() + seconds
-        while not self._holds(holds):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{what} did not come about; the router says:\n{self.router.log_tail()}")
-            time.sleep(LOOK_SECONDS)
-
-    @staticmethod
-    def _holds(holds: Callable[[], bool]) -> bool:
-        try:
-            return holds()
-        except httpx.TransportError:
-            return False
+        wait_for(holds, what, seconds, self.router.log_tail)
 
 
 def choose_ports() -> str:

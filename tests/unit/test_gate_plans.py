@@ -11,9 +11,9 @@ from router.core.gates import GatePlan, MetricBound
 BETTER = {"better_than": "champion"}
 
 
-def test_without_a_word_signatures_are_compared_and_inconclusive_is_not_enough() -> None:
+def test_without_a_word_versions_of_one_model_are_compared_and_inconclusive_is_not_enough() -> None:
     plan = GatePlan()
-    assert (plan.signature, plan.metric, plan.deadline, plan.inconclusive) == (True, {}, 60, "fail")
+    assert (plan.signature, plan.metric, plan.deadline, plan.inconclusive) == (None, {}, 60, "fail")
 
 
 @pytest.mark.parametrize(

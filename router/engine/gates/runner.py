@@ -24,7 +24,7 @@ TAGGED_REASON = 1000  # characters
 
 
 def make_gates(plan: GatePlan) -> list[Gate]:
-    gates: list[Gate] = [SignatureGate()] if plan.signature else []
+    gates: list[Gate] = [] if plan.signature is False else [SignatureGate(any_model=plan.signature is True)]
     if plan.metric:
         gates.append(MetricGate(plan.metric))
     if plan.challenge is not None:

@@ -12,9 +12,15 @@ SHOWN = 20  # differences
 class SignatureGate:
     name = "signature"
 
+    def __init__(self, *, any_model: bool) -> None:
+        self._any_model = any_model
+
     async def judge(self, case: Case) -> Ruling:
         if case.champion is None:
             return Ruling(Verdict.PASSED, "no active model is there to compare with")
+        if not self._any_model and case.champion.model_name != case.candidate.model_name:
+            said = f"another model, {case.champion.model_name}, is active; `signature: true` compares them"
+            return Ruling(Verdict.PASSED, said)
         candidate, active = (
             case.rollout.model_uri,
             f"models:/{case.champion.model_name}/{case.champion.version}",

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from router.core.clock import SystemClock
 from router.core.errors import RuntimeUnavailable, StandingBy
 from router.core.ids import RandomIds
 from router.core.models import Record, Rollout, Server, Training
+from router.core.strategies import Strategy
 from router.engine.commands import Caller, RolloutRequest, TrainingRequest
 from router.engine.context import Context, Policy
 from router.engine.engine import Engine
@@ -27,6 +27,7 @@ from router.registries.memory import MemoryRegistry
 from router.runtimes.docker_client import DockerClient
 from router.stores.memory import MemoryStore
 from tests.services.docker_puppets import Puppets
+from tests.services.marks import new_mark
 from tests.unit.engine.yard import EXAMPLE, FreeLock
 
 R = TypeVar("R", bound=Record)
@@ -64,7 +65,7 @@ class EngineHouse:
     def __init__(self, puppets: Puppets, folder: Path) -> None:
         (folder / "iris.json").write_text(json.dumps(SPEC).replace('"none"', f'"{puppets.image}"'))
         self.puppets = puppets
-        self.instance = f"test-{secrets.token_hex(4)}"
+        self.instance = f"test-{new_mark()}"
         self.runtime = puppets.make_runtime(self.instance)
         self.proxy = MemoryProxy()
         self.registry = MemoryRegistry()
@@ -84,6 +85,7 @@ class EngineHouse:
                 runtime_kind="docker",
                 serve_image=puppets.image,
                 sweep_seconds=1.0,
+                plan=Strategy(bake=0),
             ),
             ledger=Ledger(store, clock),
         )

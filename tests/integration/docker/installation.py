@@ -14,6 +14,7 @@ from docker.models.containers import Container
 
 from tests.services.caddy import short_directory
 from tests.services.engine import BASE_IMAGE
+from tests.services.marks import new_mark
 from tests.services.recording_relay import RecordingRelay, run_recording_relay
 from tests.services.socket_proxy import SocketProxy, run_socket_proxy
 
@@ -26,7 +27,7 @@ class Installation:
     def __init__(self, docker_host: str) -> None:
         self.socket = Path(docker_host.removeprefix("unix://"))
         self.engine = docker.DockerClient(docker_host, timeout=120)  # with nothing in between
-        self.id = f"sw-test-{token_hex(4)}"
+        self.id = new_mark()
         self.image = f"{self.id}/puppet:latest"
         self.trainer_network = f"{self.id}-trainers"
         self.server_network = f"{self.id}-servers"

@@ -1,7 +1,6 @@
 """A Docker runtime that plays with puppets, under a label of its own."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,13 +13,14 @@ from router.runtimes.base import Image, Workload
 from router.runtimes.docker import DockerRuntime
 from tests.contract.runtime_stages import Listener
 from tests.services.docker_puppets import Puppets
+from tests.services.marks import new_mark
 
 
 class House:
     def __init__(self, puppets: Puppets, address: str | None, fields: dict[str, Any]) -> None:
         self.puppets = puppets
         self.docker = puppets.docker
-        self.token = secrets.token_hex(4)
+        self.token = new_mark()
         self.instance = f"test-{self.token}"
         self.runtime: DockerRuntime = puppets.make_runtime(self.instance, address, **fields)
         self.listener = Listener(self.runtime)

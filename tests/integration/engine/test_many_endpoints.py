@@ -14,6 +14,7 @@ from router.core.clock import SystemClock
 from router.core.errors import StandingBy
 from router.core.ids import RandomIds
 from router.core.models import Endpoint, Rollout, Server, ServerPhase
+from router.core.strategies import Strategy
 from router.engine.commands import Caller, RolloutRequest
 from router.engine.context import Context, Policy
 from router.engine.engine import Engine
@@ -117,7 +118,12 @@ async def open_town(directory: Path) -> AsyncIterator[Town]:
         prober=Prober(clock),
         clock=clock,
         ids=RandomIds(),
-        policy=Policy(mlflow_tracking_uri="http://mlflow", public_url="http://public", serve_image="tiny"),
+        policy=Policy(
+            mlflow_tracking_uri="http://mlflow",
+            public_url="http://public",
+            serve_image="tiny",
+            plan=Strategy(bake=0),
+        ),
         ledger=Ledger(store, clock),
     )
     caddy = Caddy(config, layout.admin_socket, directory / "caddy")

@@ -88,8 +88,10 @@ def owners(yard: Yard, prefix: str = "") -> set[str]:
 
 
 def is_alive(pid: int) -> bool:
+    """A killed process listens until the last of its threads is gone; its first may be a zombie before."""
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        process = psutil.Process(pid)
+        return bool(process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.NoSuchProcess:
         return False
 

@@ -119,7 +119,8 @@ def test_a_model_that_was_logged_and_not_registered_is_registered_by_the_router(
     version = read_versions(yard, trainer.model)[1]
     assert version["run_id"] == answer["run_id"]
     tags = {tag["key"]: tag["value"] for tag in version["tags"]}
-    assert tags == {"switchyard.training_id": answer["id"], "switchyard.serve_image": "tests/sources/well"}
+    written = {"switchyard.training_id": answer["id"], "switchyard.serve_image": "tests/sources/well"}
+    assert written.items() <= tags.items()
     check_run(yard, trainer, answer, "FINISHED", "succeeded")
     assert yard.predict().json()["predictions"] == [1]
 

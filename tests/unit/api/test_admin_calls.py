@@ -390,3 +390,17 @@ async def test_every_call_is_documented_with_an_example(yard: Yard) -> None:
                 assert call["summary"], path
                 done = call["responses"][min(call["responses"])]
                 assert all("example" in content for content in done["content"].values()), path
+
+
+async def test_an_idempotency_key_holds_for_a_roll_and_its_strategy(yard: Yard) -> None:
+    headers, version = {"Idempotency-Key": "tuesday"}, yard.add_version()
+    body = {"name": "Iris", "ref": version, "rollout": {"strategy": "canary", "steps": [10, 50]}}
+    other = {**body, "rollout": {"strategy": "canary", "steps": [10, 60]}}
+    async with calling(yard) as (client, engine):
+        first = await client.post("/admin/roll", json=body, headers=headers)
+        again = await client.post("/admin/roll", json=body, headers=headers)
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert first.json()["id"] == again.json()["id"]
+        reused = await client.post("/admin/roll", json=other, headers=headers)
+        assert (reused.status_code, reused.json()["error"]["code"]) == (422, "idempotency_key_reused")
+        assert len(await engine.store.find(Rollout)) == 1

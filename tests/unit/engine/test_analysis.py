@@ -152,6 +152,19 @@ async def test_a_server_that_dies_in_its_bake_is_replaced_by_the_one_before(yard
         assert await yard.alias() == 1
 
 
+async def test_a_rollback_in_a_bake_goes_back_also_if_the_server_was_replaced_meanwhile(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, bake=600)
+        await yard.clock.advance(1)
+        yard.runtime.end(str(rollout.previous_server_id), 137)
+        await yard.clock.advance(1)
+        yard.runtime.end(str(rollout.server_id), 137)
+        await yard.clock.advance(1)
+        assert await yard.served_version() == 2
+        await yard.roll_back(engine)
+        assert await yard.served_version() == 1
+
+
 async def test_a_watch_goes_on_after_a_change_of_routers(yard: Yard) -> None:
     async with yard.run() as engine:
         rollout = await roll_beside(yard, engine, **CANARY)

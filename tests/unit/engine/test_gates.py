@@ -119,14 +119,18 @@ async def test_a_rollback_asks_no_gate_but_the_probe(yard: Yard) -> None:
         assert await yard.served_version() == 1
 
 
-async def test_another_model_is_compared_too(yard: Yard) -> None:
+@pytest.mark.parametrize(("asked", "phase"), [(None, RolloutPhase.SUCCEEDED), (True, RolloutPhase.FAILED)])
+async def test_another_model_is_compared_only_if_that_is_asked_for(
+    yard: Yard, asked: bool | None, phase: RolloutPhase
+) -> None:
     add_version(yard)
     yard.registry.add_version("Other", signature=RENAMED, input_example=EXAMPLE)
     async with yard.run() as engine:
         await yard.roll(engine, 1)
-        started = await engine.commands.start_rollout(RolloutRequest(name="Other", ref=1), Caller())
+        wanted = RolloutRequest(name="Other", ref=1, gate_plan=plan(signature=asked))
+        started = await engine.commands.start_rollout(wanted, Caller())
         await yard.clock.settle()
-        assert (await engine.store.get(Rollout, started)).phase is RolloutPhase.FAILED
+        assert (await engine.store.get(Rollout, started)).phase is phase
 
 
 @pytest.mark.parametrize(

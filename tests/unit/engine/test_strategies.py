@@ -7,6 +7,7 @@ import pytest
 from router.core.errors import AlreadyFinished, NotShifting
 from router.core.models import Rollout, RolloutPhase, ServerPhase
 from router.core.strategies import Strategy
+from router.engine.commands import Caller
 from router.engine.engine import Engine
 from tests.unit.engine.yard import Yard
 
@@ -202,3 +203,26 @@ async def test_what_only_a_shifting_rollout_can_do_is_refused_before_it_shifts(y
                 await steer(rollout.id)
         with pytest.raises(NotShifting):
             await engine.steering.set_weight(rollout.id, 10)
+
+
+async def test_a_rollback_that_is_asked_twice_goes_back_once(yard: Yard) -> None:
+    async with yard.run() as engine:
+        for version in (yard.add_version(), yard.add_version()):
+            await yard.roll(engine, version)
+        first = await engine.commands.roll_back(Caller())
+        second = await engine.commands.roll_back(Caller())
+        assert second == first
+        await yard.clock.advance(1)
+        assert await yard.served_version() == 1
+
+
+async def test_an_aborted_rollback_leaves_its_server_a_way_back(yard: Yard) -> None:
+    async with yard.run() as engine:
+        for version in (yard.add_version(), yard.add_version()):
+            await yard.roll(engine, version)
+        rollback = await engine.commands.roll_back(Caller())
+        await engine.steering.abort(rollback)
+        await yard.clock.advance(1)
+        assert await yard.served_version() == 2
+        await yard.roll_back(engine)
+        assert await yard.served_version() == 1
