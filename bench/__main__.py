@@ -14,6 +14,7 @@ NAMES = (
     "switching",
     "lossless",
     "rollouts",
+    "breach",
     "endpoints",
     "overhead",
     "router",

@@ -104,7 +104,7 @@ async def update_model(
     rollout = await engine.wait_until(Rollout, rollout.id, _stands_beside, policy.health_timeout)
     if not _is_beside(rollout):
         return await answer_rollout(engine, rollout)
-    await engine.steering.set_weight(rollout.id, 100 * share)
+    await engine.steering.set_weight(rollout.id, 100 * share, read_caller(request, None, body).name)
     await engine.wait_until(Rollout, rollout.id, lambda _: True, None)
     return JSONResponse(await describe(engine) | {"canary_probability": share})
 
@@ -120,12 +120,12 @@ def _stands_beside(rollout: Rollout) -> bool:
 @router.post(
     "/accept-next-model", summary="The next model becomes the current one", responses=answers(CANARY_STATUS)
 )
-async def accept_next_model(engine: EngineDep) -> Response:
+async def accept_next_model(request: Request, engine: EngineDep) -> Response:
     engine.require_lead()
     rollout = await find_next(engine)
     if rollout is None:
         raise NoNextModel(hint="POST /update-model puts one beside the current model")
-    await engine.steering.promote(rollout.id)
+    await engine.steering.promote(rollout.id, read_caller(request, None, Body()).name)
     patience = engine.context.policy.health_timeout
     rollout = await engine.wait_until(Rollout, rollout.id, lambda each: each.phase.settled, patience)
     if not rollout.phase.switched:
@@ -137,6 +137,7 @@ async def accept_next_model(engine: EngineDep) -> Response:
     "/model-info", summary="The current and the next model, and since when", responses=answers(MODEL_INFO)
 )
 async def model_info(engine: EngineDep) -> dict[str, Any]:
+    engine.require_lead()
     traffic = await engine.context.proxy.read_traffic(DEFAULT_ENDPOINT)
     found: dict[str, Any] = {}
     for side, upstream in (("current", traffic.active), ("next", traffic.candidate)):

@@ -140,7 +140,13 @@ class TrainThenRollBody(TrainBody, Gated):
     )
 
 
-class WeightBody(Body):
+class SteerBody(Body):
+    reason: Reason | None = Field(default=None, description=WHY)
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"reason": "wrong on weekends"}]})
+
+
+class WeightBody(SteerBody):
     weight: Weight = Field(strict=True, description="percent of the requests")
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"weight": 30}]})
@@ -176,10 +182,6 @@ class RollbackBody(Body):
     reason: Reason | None = Field(default=None, description=WHY)
 
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"reason": "wrong on weekends"}]})
-
-
-class AbortBody(Body):
-    reason: Reason | None = Field(default=None, description=WHY)
 
 
 class EndpointsBody(Body):

@@ -1,8 +1,8 @@
 """Rollouts: switch users to a version, go back, look at it, steer it while it shifts."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -11,13 +11,13 @@ from router.api.answers import answer_rollout, rollout_view
 from router.api.examples import ROLLED, ROLLOUT, ROLLOUT_ID, answers, work_answers
 from router.api.requests import (
     MARGIN_SECONDS,
-    AbortBody,
     EndpointName,
     EngineDep,
     IdempotencyKey,
     RecordId,
     RollbackBody,
     RollBody,
+    SteerBody,
     WeightBody,
     once,
     read_caller,
@@ -111,7 +111,10 @@ async def show_rollout(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any
     return rollout_view(rollout) | {"logs_tail": tail or None}
 
 
-Steer = Callable[[Steering, str], Awaitable[None]]
+class Steer(Protocol):
+    def __call__(
+        self, steering: Steering, rollout_id: str, /, by: str | None, reason: str | None
+    ) -> Awaitable[None]: ...
 
 
 def _add_call(name: str, summary: str, steer: Steer) -> None:
@@ -124,14 +127,18 @@ def _add_call(name: str, summary: str, steer: Steer) -> None:
         summary=summary,
         responses=answers(ROLLOUT, 202),
     )
-    async def call(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any]:
-        await steer(engine.steering, rollout_id)
+    async def call(
+        request: Request, engine: EngineDep, rollout_id: RecordId, body: SteerBody | None = None
+    ) -> dict[str, Any]:
+        body = body or SteerBody()
+        await steer(engine.steering, rollout_id, read_caller(request, None, body).name, body.reason)
         return rollout_view(await engine.store.get(Rollout, rollout_id))
 
 
 _add_call("pause", "Keep the candidate's share as it is", Steering.pause)
 _add_call("resume", "Go on with the next step", Steering.resume)
 _add_call("promote", "Switch now, whatever steps are left", Steering.promote)
+_add_call("abort", "Stop a rollout before the switch", Steering.abort)
 
 
 @router.post(
@@ -140,22 +147,10 @@ _add_call("promote", "Switch now, whatever steps are left", Steering.promote)
     summary="Set the candidate's share by hand",
     responses=answers(ROLLOUT, 202),
 )
-async def set_weight(engine: EngineDep, rollout_id: RecordId, body: WeightBody) -> dict[str, Any]:
-    """The plan waits at this share until the rollout is resumed, promoted or aborted."""
-    await engine.steering.set_weight(rollout_id, body.weight)
-    return rollout_view(await engine.store.get(Rollout, rollout_id))
-
-
-@router.post(
-    "/admin/rollouts/{rollout_id}/abort",
-    status_code=202,
-    summary="Stop a rollout before the switch",
-    responses=answers(ROLLOUT, 202),
-)
-async def abort(
-    request: Request, engine: EngineDep, rollout_id: RecordId, body: AbortBody | None = None
+async def set_weight(
+    request: Request, engine: EngineDep, rollout_id: RecordId, body: WeightBody
 ) -> dict[str, Any]:
-    body = body or AbortBody()
+    """The plan waits at this share until the rollout is resumed, promoted or aborted."""
     by = read_caller(request, None, body).name
-    await engine.steering.abort(rollout_id, by, body.reason)
+    await engine.steering.set_weight(rollout_id, body.weight, by, body.reason)
     return rollout_view(await engine.store.get(Rollout, rollout_id))

@@ -36,16 +36,17 @@ class Steering:
 
         await self._change(Rollout, rollout_id, tell_who("aborted", by, reason), change)
 
-    async def pause(self, rollout_id: str) -> None:
+    async def pause(self, rollout_id: str, by: str | None = None, reason: str | None = None) -> None:
         """The candidate keeps the share that it has. A breach still takes it away."""
+        text = tell_who("paused", by, reason)
 
         def change(rollout: Rollout) -> dict[str, Any]:
             _refuse_unless_shifting(rollout)
-            return {"paused": "paused by request"}
+            return {"paused": text}
 
-        await self._change(Rollout, rollout_id, "paused by request", change)
+        await self._change(Rollout, rollout_id, text, change)
 
-    async def resume(self, rollout_id: str) -> None:
+    async def resume(self, rollout_id: str, by: str | None = None, reason: str | None = None) -> None:
         """Go on with the next step, also if too little was seen of this one."""
 
         def change(rollout: Rollout) -> dict[str, Any]:
@@ -54,18 +55,20 @@ class Steering:
                 raise NotShifting(f"rollout {rollout_id} is not paused")
             return {"paused": None, "accepted_step": rollout.step}
 
-        await self._change(Rollout, rollout_id, "resumed by request", change)
+        await self._change(Rollout, rollout_id, tell_who("resumed", by, reason), change)
 
-    async def promote(self, rollout_id: str) -> None:
+    async def promote(self, rollout_id: str, by: str | None = None, reason: str | None = None) -> None:
         """Switch now, whatever steps are left."""
 
         def change(rollout: Rollout) -> dict[str, Any]:
             _refuse_ended(rollout)
             return {"promote_requested": True}
 
-        await self._change(Rollout, rollout_id, "promoted by request", change)
+        await self._change(Rollout, rollout_id, tell_who("promoted", by, reason), change)
 
-    async def set_weight(self, rollout_id: str, weight: float) -> None:
+    async def set_weight(
+        self, rollout_id: str, weight: float, by: str | None = None, reason: str | None = None
+    ) -> None:
         """The plan waits there; resumed, it goes on with the first step above this share."""
 
         def change(rollout: Rollout) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class Steering:
                 "steps": (*close_step(rollout, now), StepRecord(weight=weight, since=now)),
             }
 
-        await self._change(Rollout, rollout_id, f"{weight:g}% by request", change)
+        await self._change(Rollout, rollout_id, tell_who(f"set to {weight:g}%", by, reason), change)
 
     async def _change(
         self, kind: type[T], record_id: str, text: str, change: Callable[[T], dict[str, Any]]

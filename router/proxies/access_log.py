@@ -108,10 +108,11 @@ def read_samples(file: BinaryIO, start: int, most_bytes: int, samples: list[Samp
 
 
 def parse_line(line: bytes) -> Sample | None:
-    """None: no server was chosen for it, or the line was torn when the machine went down."""
+    """None: no server was chosen for it, a person tried the candidate by header, who may send what users do
+    not, or the line was torn when the machine went down."""
     try:
         entry = json.loads(line)
-        if not entry.get("upstream"):
+        if not entry.get("upstream") or entry.get("by_header"):
             return None
         latency = entry["latency_ms"]
         return Sample(

@@ -56,4 +56,7 @@ class Proxy(Protocol):
         """A cursor some thousand requests back, as far as there are records of them."""
 
     async def samples(self, cursor: str | None) -> tuple[list[Sample], str]:
-        """Requests answered since the cursor (None: from now on), and the next cursor."""
+        """Requests answered since the cursor (None: from now on), and the next cursor.
+
+        Without those that asked for the candidate by header: their senders are not users.
+        """

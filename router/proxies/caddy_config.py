@@ -152,10 +152,8 @@ def build_endpoint(layout: CaddyLayout, name: str, switch: Switch) -> Json:
     sticks = f"{{http.vars.cut}}.endsWith('{STICKY}')"
     recognized = "{http.vars.kept}.matches('^[0-9a-f]{8}-[0-9a-f-]{27}$')"
     number = f"({sticks} && {recognized} ? {{http.vars.kept}} : {{http.request.uuid}})"
-    to_candidate = [
-        {"header": {CANDIDATE_HEADER: ["candidate"]}},
-        {"expression": f"{number} < {{http.vars.cut}}"},
-    ]
+    asked_for = {"header": {CANDIDATE_HEADER: ["candidate"]}}
+    to_candidate = [asked_for, {"expression": f"{number} < {{http.vars.cut}}"}]
     path = "/" if name == DEFAULT_ENDPOINT else f"/endpoints/{name}"
     carried = f"{cookie}={{http.request.uuid}}; Path={path}; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax"
     remember = {
@@ -168,13 +166,19 @@ def build_endpoint(layout: CaddyLayout, name: str, switch: Switch) -> Json:
         "latency_ms": "{http.reverse_proxy.upstream.latency_ms}",
     }
     routes = [
-        run(*({"handler": "log_append", "key": key, "value": value} for key, value in noted.items())),
+        run(*(note(key, value) for key, value in noted.items())),
+        {"match": [asked_for], "handle": [note("by_header", "yes")]},
         run({"handler": "vars", "cut": switch.cut, "kept": f"{{http.request.cookie.{cookie}}}"}),
         remember,
         {"match": to_candidate, "handle": [subroute(*forward(layout, switch.candidate))]},
         *forward(layout, switch.active),
     ]
     return {"@id": endpoint_id(name), **subroute(*routes)}
+
+
+def note(key: str, value: str) -> Json:
+    """In the access log."""
+    return {"handler": "log_append", "key": key, "value": value}
 
 
 def endpoint_id(name: str) -> str:

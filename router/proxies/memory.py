@@ -89,7 +89,8 @@ class MemoryProxy:
         status: int = 200,
         cookies: dict[str, str] | None = None,
     ) -> str:
-        """One request, as Caddy would route it: the address that it reaches, recorded as a sample.
+        """One request, as Caddy would route it: the address that it reaches. Recorded as a sample unless it
+        asked for the candidate.
 
         The request's number stands for its uuid; multiples of an odd number visit every share evenly.
         `cookies` is the client's jar, None for one that keeps none.
@@ -103,7 +104,8 @@ class MemoryProxy:
         chosen = traffic.candidate is not None and (by_header or uuid < cut_for(traffic.weight))
         address = traffic.candidate.address if chosen and traffic.candidate else active
         status, seconds = self.behaviour.get(address, (status, 0.001))
-        self.recorded.append(Sample(float(self._asked), endpoint, address, status, seconds))
+        if not by_header:
+            self.recorded.append(Sample(float(self._asked), endpoint, address, status, seconds))
         return address
 
     def _find(self, endpoint: str) -> Traffic:

@@ -67,7 +67,7 @@ def test_what_a_person_has_said_of_a_canary_holds(stage: Stage, call: str, flag:
     assert (traffic["active"]["server_id"], traffic["weight"]) == (stage.server_id, 10)
     yard.start_router()
     if call == "pause":
-        assert yard.get(path)["paused"] == "paused by request"
+        assert yard.get(path)["paused"] == "paused by 127.0.0.1"
         yard.post(f"{path}/promote", status=202)
     assert wait_for_end(stage, path)["phase"] == "succeeded"
     check_serves(yard, stage.model, stage.other)

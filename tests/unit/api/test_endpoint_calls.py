@@ -1,6 +1,7 @@
 """Endpoints, their history and lineage over HTTP: fields, status codes, and calls that make no sense."""
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -215,6 +216,23 @@ async def test_a_rollout_that_failed_stands_there_with_the_reason(yard: Yard) ->
         (failed,) = (await client.get("/admin/endpoints/default/history")).json()["rollouts"]
         assert failed["decision"]["outcome"] == "failed"
         assert "not finite" in failed["decision"]["why"]
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "told"),
+    [("pause", {}, "paused"), ("weight", {"weight": 20}, "set to 20%"), ("promote", {}, "promoted")],
+)
+async def test_history_tells_who_steered_a_rollout_and_why(
+    yard: Yard, call: str, body: dict[str, Any], told: str
+) -> None:
+    async with calling(yard) as (client, _):
+        await roll(yard, client, yard.add_version())
+        beside = {"rollout": {"promotion": "manual"}}
+        rollout = (await roll(yard, client, yard.add_version(), **beside)).json()
+        await client.post(f"/admin/rollouts/{rollout['id']}/{call}", json={**body, "reason": "a hunch"})
+        await yard.clock.settle()
+        (steered, *_) = (await client.get("/admin/endpoints/default/history")).json()["rollouts"]
+        assert f"{told} by 127.0.0.1: a hunch" in [event["text"] for event in steered["events"]]
 
 
 async def test_history_tells_who_aborted_a_rollout_and_why(yard: Yard) -> None:
