@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from modelkit.manifest import Column
-from modelkit.serve.answers import PredictLean
+from modelkit.serve.answers import CountRows, PredictLean
 from modelkit.serve.batching import Batcher
 from modelkit.serve.lean import LeanProtocol
 
@@ -25,10 +25,11 @@ Columns = Sequence[Sequence[Any]]
 
 
 class FrameModel:
-    def __init__(self, model: Any, predict_fn: str, columns: Sequence[Column], *, together: bool) -> None:
+    def __init__(
+        self, ask: Callable[[Any], Any], columns: Sequence[Column], count_rows: CountRows, *, together: bool
+    ) -> None:
         """`together`: requests that come while it is at work are answered by its next turn."""
-        self._predict = getattr(model, predict_fn)
-        self._columns = columns
+        self._predict, self._columns, self._count_rows = ask, columns, count_rows
         self._index = pd.Index([column.name for column in columns])
         self._answer_matrix: Callable[[Any], list[Any] | None] = self._ask_matrix
         self._answer_columns: Callable[[Columns], list[Any] | None] = self._ask_columns
@@ -59,6 +60,7 @@ class FrameModel:
         )
 
     def _ask(self, frame: pd.DataFrame) -> list[Any] | None:
+        self._count_rows(len(frame))
         try:
             found = self._predict(frame)
         except Exception:  # noqa: BLE001 - whatever it is, MLflow's own way meets it again and tells it
@@ -71,7 +73,7 @@ class FrameModel:
         return answer
 
 
-def make_lean_native(model: "PyFuncModel", *, together: bool) -> PredictLean | None:
+def make_lean_native(model: "PyFuncModel", count_rows: CountRows, *, together: bool) -> PredictLean | None:
     """None where only MLflow's own way understands the requests."""
     from mlflow.types import DataType
 
@@ -84,8 +86,8 @@ def make_lean_native(model: "PyFuncModel", *, together: bool) -> PredictLean | N
     columns = tuple(
         Column(spec.name, "double" if spec.type == DataType.double else "string") for spec in schema.inputs
     )
-    predict_fn = flavour.get("predict_fn", "predict")
-    frames = FrameModel(model.get_raw_model(), predict_fn, columns, together=together)
+    ask = getattr(model.get_raw_model(), flavour.get("predict_fn", "predict"))
+    frames = FrameModel(ask, columns, count_rows, together=together)
     return LeanProtocol(frames, columns, "float64").answer
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelkit.serve.answers import Answer, Predict
+from modelkit.serve.answers import Answer, CountRows, Predict
 from modelkit.serve.fetching import ModelFiles, ModelLoadError
 from modelkit.serve.one_thread import keep_to_one_thread
 
@@ -47,7 +47,8 @@ def load_native(uri: str, files: ModelFiles | None, folder: Path) -> "PyFuncMode
 class NativeWhenNeeded:
     """The `Predict` of a native model that is loaded by the first request for it."""
 
-    def __init__(self, uri: str, files: ModelFiles, folder: Path) -> None:
+    def __init__(self, uri: str, files: ModelFiles, folder: Path, count_rows: CountRows) -> None:
+        self._count_rows = count_rows
         self._load = partial(load_native, uri, files, folder)
         self._loading = threading.Lock()
         self._predict: Predict | None = None
@@ -67,7 +68,7 @@ class NativeWhenNeeded:
         with self._loading:  # requests that come meanwhile wait for the same
             if self._predict is None:
                 started = time.monotonic()
-                self._predict = make_predict(self._load())
+                self._predict = make_predict(self._load(), self._count_rows)
                 log.info(
                     "native model loaded in %.2f s, for a request that needs it", time.monotonic() - started
                 )
