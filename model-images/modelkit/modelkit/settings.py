@@ -67,6 +67,8 @@ class ServeSettings(EnvironmentSettings):
     serve_max_body_bytes: int = Field(default=64 * 2**20, ge=1)
     serve_max_waiting: int = Field(default=128, ge=1)
     serve_threads: int = Field(default=4, ge=1, le=64)
+    # Processes; each has the model for itself.
+    serve_workers: int = Field(default=1, ge=1, le=256)
     # A container is reached from outside its own network namespace; who runs servers on a shared
     # host sets 127.0.0.1.
     serve_host: Text = "0.0.0.0"  # noqa: S104

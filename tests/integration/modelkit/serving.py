@@ -50,6 +50,10 @@ class ModelServer:
         return self._process.running
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def listening(self) -> bool:
         with socket.socket() as connection:
             refused: int = connection.connect_ex(("127.0.0.1", self.port))

@@ -21,8 +21,9 @@ Json = Any
 
 HERE = Path(__file__).parent / "kinds"
 NUMBERS = ["width", "height", "weight"]
-MIXED = {"forest-mixed", "logistic-mixed", "logistic-strict", "chances"}
-NATIVE = {"histogram", "vote", "own-code", "own-forest"}
+MIXED_COMPILED = {"forest-mixed", "logistic-mixed", "logistic-strict", "chances"}
+MIXED = MIXED_COMPILED | {"own-mixed"}
+NATIVE = {"histogram", "vote", "own-code", "own-forest", "own-mixed"}
 COMPILED = {
     "forest",
     "forest-words",
@@ -40,7 +41,7 @@ COMPILED = {
     "vectors",
     "neurons",
     "stack",
-} | MIXED
+} | MIXED_COMPILED
 
 pytestmark = pytest.mark.xdist_group("kinds")  # the models are dear: one worker is enough
 
@@ -102,15 +103,18 @@ def test_the_server_says_which_way_it_answers(kinds: Kinds, kind: str) -> None:
     assert about["reason"]
 
 
-def test_requests_that_come_together_are_answered_together_and_as_if_each_were_alone(kinds: Kinds) -> None:
-    kind = "own-forest"
+@pytest.mark.parametrize("kind", ["own-forest", "own-mixed"])
+def test_requests_that_come_together_are_answered_together_and_as_if_each_were_alone(
+    kinds: Kinds, kind: str
+) -> None:
     about = kinds.ours.client.get(f"/{kind}/metadata").json()
     assert about["reason"].endswith("requests that come together are answered together")
+    names, word = ([*NUMBERS, "colour"], ["red"]) if kind in MIXED else (NUMBERS, [])
     bodies = [
-        write_body(NUMBERS, [[place, 10 - place, 7.5]] * (place % 3 + 1), "inputs", "none")
+        write_body(names, [[place, 10 - place, 7.5, *word]] * (place % 3 + 1), "inputs", "none")
         for place in range(40)
     ]
-    bodies[5] = write_body(NUMBERS, [[1e300, 1, 1]], "inputs", "none")  # which the model refuses
+    bodies[5] = write_body(names, [[1e300, 1, 1, *word]], "inputs", "none")  # which the model refuses
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda body: kinds.ask(kinds.ours, kind, *body), bodies))
     for body, (status, answer) in zip(bodies, together, strict=True):

@@ -26,10 +26,11 @@ import modelkit.serve.__main__
 import uvicorn
 from modelkit.serve.app import App
 from modelkit.serve.opening import open_model
+from modelkit.serve.telemetry import Telemetry
 from modelkit.settings import ServeSettings, read_settings
 
 with tempfile.TemporaryDirectory() as folder:
-    served = open_model(read_settings(ServeSettings, os.environ), Path(folder))
+    served = open_model(read_settings(ServeSettings, os.environ), Path(folder), Telemetry())
     App(served.predict, served.about, served.limits, served.lean)
     answer = served.lean(sys.stdin.buffer.read())
     heavy = {"mlflow", "pandas", "sklearn", "scipy", "skl2onnx", "fastapi"} & set(sys.modules)

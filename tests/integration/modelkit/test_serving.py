@@ -102,11 +102,12 @@ def test_a_server_answers_health_checks_while_predictions_take_their_time(
         assert slow.result(DEADLINE).status_code == 200
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_that_is_told_to_end_under_load_loses_no_request(
-    serve: Serve, trained: TrainedVersion
+    serve: Serve, trained: TrainedVersion, workers: str
 ) -> None:
     """On connections that it kept open: a client learns from an answer that it has to leave."""
-    with serve(trained.uri) as server, ThreadPoolExecutor() as pool:
+    with serve(trained.uri, SERVE_WORKERS=workers) as server, ThreadPoolExecutor() as pool:
 
         def ask_until_told_to_leave() -> int:
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)

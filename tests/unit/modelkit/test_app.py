@@ -12,6 +12,7 @@ import pytest
 
 from modelkit.serve.answers import About, Answer, Limits, Predict
 from modelkit.serve.app import App
+from modelkit.serve.telemetry import Telemetry
 
 
 def echo(body: bytes, content_type: str | None) -> Answer:
@@ -222,3 +223,24 @@ async def test_what_was_answered_is_counted_by_who_answered() -> None:
     assert 'modelkit_requests_total{lane="compiled",status="200"} 2' in told
     assert 'modelkit_requests_total{lane="native",status="200"} 1' in told
     assert "modelkit_request_seconds_count 3" in told
+    assert "modelkit_waiting 0" in told
+
+
+async def test_what_is_refused_before_the_model_is_counted_by_its_status() -> None:
+    async with connect_as(ONE_FEATURE, limits=Limits(body_bytes=10)) as client:
+        await client.post("/stream", json={})
+        await client.post("/invocations", content=b"12345678901")
+        told = (await client.get("/metrics")).text
+    assert 'modelkit_requests_total{lane="refused",status="422"} 1' in told
+    assert 'modelkit_requests_total{lane="refused",status="413"} 1' in told
+
+
+def test_rows_are_counted_by_call_of_the_model() -> None:
+    telemetry = Telemetry()
+    for rows in (1, 1, 3, 100_000):
+        telemetry.count_rows(rows)
+    told = telemetry.render({}).splitlines()
+    assert 'modelkit_batch_rows_bucket{le="1"} 2' in told
+    assert 'modelkit_batch_rows_bucket{le="4"} 3' in told
+    assert 'modelkit_batch_rows_bucket{le="+Inf"} 4' in told
+    assert "modelkit_batch_rows_sum 100005" in told

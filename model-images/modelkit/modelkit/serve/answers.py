@@ -17,6 +17,9 @@ Predict = Callable[[bytes, str | None], Answer]
 # JSON body -> answer, or None where `Predict` has to be asked.
 PredictLean = Callable[[bytes], bytes | None]
 
+# Told of every call of the model, from any thread: how many rows it was given.
+CountRows = Callable[[int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

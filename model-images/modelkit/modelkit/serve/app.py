@@ -45,13 +45,19 @@ class _Gone(Exception):
 
 class App:
     def __init__(
-        self, predict: Predict, about: About, limits: Limits, lean: PredictLean | None = None
+        self,
+        predict: Predict,
+        about: About,
+        limits: Limits,
+        lean: PredictLean | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.is_leaving = False  # every answer closes its connection
         self.stuck = 0  # threads that were given up on, and are not free again
         self._predict, self._lean, self._limits, self._about = predict, lean, limits, about
         model = {"name": about.name or "", "version": about.version or "", "path": about.path}
-        self._telemetry = Telemetry({**model, "run_id": about.run_id or ""})
+        self._labels = {**model, "run_id": about.run_id or ""}
+        self._telemetry = telemetry or Telemetry()
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="predict")
         self._ids = (b"%s-%x" % (os.urandom(4).hex().encode(), count) for count in itertools.count(1))
         self._headers = [] if about.version is None else [(b"x-model-version", about.version.encode())]
@@ -124,7 +130,7 @@ class App:
         try:
             asked = call.ask(body)
         except BadCall as error:
-            return _tell(422, str(error))
+            return self._refuse(422, str(error))
         answer = await self._count(asked, b"application/json")
         if answer.status != 200:
             return answer
@@ -191,7 +197,9 @@ class App:
             async with asyncio.timeout(self._limits.request_seconds):
                 return await self._read_pieces(message, receive)
         except TimeoutError:
-            return _tell(408, f"the body was not complete after {self._limits.request_seconds:g} seconds")
+            return self._refuse(
+                408, f"the body was not complete after {self._limits.request_seconds:g} seconds"
+            )
 
     async def _read_pieces(self, message: Message, receive: Receive) -> bytes | Answer:
         pieces, size = [], 0
@@ -207,7 +215,11 @@ class App:
             message = await receive()
 
     def _too_large(self) -> Answer:
-        return _tell(413, f"the body is larger than SERVE_MAX_BODY_BYTES={self._limits.body_bytes}")
+        return self._refuse(413, f"the body is larger than SERVE_MAX_BODY_BYTES={self._limits.body_bytes}")
+
+    def _refuse(self, status: int, detail: str) -> Answer:
+        self._telemetry.count_answer("refused", status)
+        return _tell(status, detail)
 
     async def _ping(self, _: Scope, __: Receive) -> Answer:
         if self.stuck >= self._limits.threads:
@@ -245,7 +257,9 @@ class App:
         return Answer(200, json.dumps(told).encode(), _JSON)
 
     async def _tell_metrics(self, _: Scope, __: Receive) -> Answer:
-        return Answer(200, self._telemetry.render().encode(), "text/plain; version=0.0.4; charset=utf-8")
+        return Answer(
+            200, self._telemetry.render(self._labels).encode(), "text/plain; version=0.0.4; charset=utf-8"
+        )
 
 
 @cache

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from modelkit.manifest import Column
+from modelkit.serve.answers import CountRows
 
 Number = float | None
 Cell = bool | int | float | str | None
@@ -58,8 +59,15 @@ class ColumnModel(Protocol):
 
 
 class LeanProtocol:
-    def __init__(self, model: ColumnModel, columns: Sequence[Column], precision: str) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: ColumnModel,
+        columns: Sequence[Column],
+        precision: str,
+        count_rows: CountRows | None = None,
+    ) -> None:
+        """`count_rows`: for a model that does not count for itself."""
+        self._model, self._count_rows = model, count_rows
         self._columns = columns
         self._most_exact = _EXACT[precision]
         self._names = [column.name for column in self._columns]
@@ -74,7 +82,11 @@ class LeanProtocol:
         predictions = self._predict_numbers(body) if self._is_numeric else None
         if predictions is None:
             predictions = self._predict_cells(body)
-        return None if predictions is None else self._encode({"predictions": predictions})
+        if predictions is None:
+            return None
+        if self._count_rows is not None:
+            self._count_rows(len(predictions))
+        return self._encode({"predictions": predictions})
 
     def _predict_numbers(self, body: bytes) -> list[Any] | None:
         try:

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelkit.serve.answers import Answer, Predict
+from modelkit.serve.answers import Answer, CountRows, Predict
 from modelkit.serve.fetching import ModelFiles, ModelLoadError
+from modelkit.serve.one_thread import keep_to_one_thread
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
@@ -27,33 +28,27 @@ def load_native(uri: str, files: ModelFiles | None, folder: Path) -> "PyFuncMode
 
     Without `files` MLflow's client downloads the model itself.
     """
-    from mlflow import pyfunc
+    from mlflow import artifacts, models, pyfunc
     from mlflow.exceptions import MlflowException
 
     try:
-        where = uri if files is None else str(files.assemble(folder))
-        model: PyFuncModel = pyfunc.load_model(where, dst_path=str(folder) if files is None else None)
+        if files is None:
+            where = artifacts.download_artifacts(uri, dst_path=str(folder))
+        else:
+            where = str(files.assemble(folder))
+        if models.Model.load(where).flavors[pyfunc.FLAVOR_NAME][pyfunc.MAIN] == "mlflow.sklearn":
+            keep_to_one_thread()
+        model: PyFuncModel = pyfunc.load_model(where)
     except (MlflowException, ImportError, OSError) as error:
         raise ModelLoadError(f"{uri} cannot be loaded: {error}") from error
-    if model.loader_module == "mlflow.sklearn":
-        _use_one_thread(model)
     return model
-
-
-def _use_one_thread(model: "PyFuncModel") -> None:
-    """Requests already run beside each other; a pool of threads inside each costs more than it gives.
-
-    A forest saved with `n_jobs=-1` answers single rows 2.4 times slower than with 1.
-    """
-    estimator = model.get_raw_model()
-    widths = [key for key in estimator.get_params() if key == "n_jobs" or key.endswith("__n_jobs")]
-    estimator.set_params(**dict.fromkeys(widths, 1))
 
 
 class NativeWhenNeeded:
     """The `Predict` of a native model that is loaded by the first request for it."""
 
-    def __init__(self, uri: str, files: ModelFiles, folder: Path) -> None:
+    def __init__(self, uri: str, files: ModelFiles, folder: Path, count_rows: CountRows) -> None:
+        self._count_rows = count_rows
         self._load = partial(load_native, uri, files, folder)
         self._loading = threading.Lock()
         self._predict: Predict | None = None
@@ -73,7 +68,7 @@ class NativeWhenNeeded:
         with self._loading:  # requests that come meanwhile wait for the same
             if self._predict is None:
                 started = time.monotonic()
-                self._predict = make_predict(self._load())
+                self._predict = make_predict(self._load(), self._count_rows)
                 log.info(
                     "native model loaded in %.2f s, for a request that needs it", time.monotonic() - started
                 )

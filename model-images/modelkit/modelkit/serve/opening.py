@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkit.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
-from modelkit.serve.answers import About, Limits, Predict, PredictLean
+from modelkit.serve.answers import About, CountRows, Limits, Predict, PredictLean
 from modelkit.serve.artifacts import ArtifactService, NotDirect, Source, make_credentials
 from modelkit.serve.cache import Cache
 from modelkit.serve.fetching import ModelFiles, ModelLoadError, fetch_model, open_local
 from modelkit.serve.native import NativeWhenNeeded, load_native
+from modelkit.serve.telemetry import Telemetry
 from modelkit.settings import ServeSettings, SettingsError
 
 if TYPE_CHECKING:
@@ -36,12 +37,17 @@ class Served:
     lean: PredictLean | None = None
 
 
-def open_model(settings: ServeSettings, folder: Path) -> Served:
+def open_model(settings: ServeSettings, folder: Path, telemetry: Telemetry) -> Served:
     """`folder` is the server's own, for as long as it runs. Raises ModelLoadError."""
     uri = settings.serve_model_uri
+    if settings.serve_workers > 1 and "@" in uri:
+        raise SettingsError(
+            f"SERVE_MODEL_URI={uri} names an alias, which may move: several workers need a version"
+        )
+    count_rows = telemetry.count_rows
     files, reason = _find_files(settings, folder)
     if files is not None and MANIFEST_FILE in files.digests.files:
-        return _open_compiled(settings, files, folder)
+        return _open_compiled(settings, files, folder, count_rows)
     if files is not None:
         reason = files.digests.native
     model = folder / "native"
@@ -53,14 +59,14 @@ def open_model(settings: ServeSettings, folder: Path) -> Served:
     schema = native.metadata.get_input_schema()
     columns = tuple(schema.input_names()) if schema is not None and schema.has_input_names() else ()
     together = files is not None and files.digests.together
-    lean = make_lean_native(native, together=together)
+    lean = make_lean_native(native, count_rows, together=together)
     if lean is not None and together:
         reason += "; requests that come together are answered together"
     about = _describe(settings, files, "native", reason, columns)
     limits = _set_limits(settings)
     if together:  # a thread that waits for its turn costs nothing
         limits = replace(limits, threads=max(limits.threads, _THREADS_TOGETHER))
-    return Served(make_predict(native), about, limits, lean)
+    return Served(make_predict(native, count_rows), about, limits, lean)
 
 
 def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | None, str]:
@@ -88,7 +94,7 @@ def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | Non
         raise ModelLoadError(f"SERVE_CACHE_DIR={settings.serve_cache_dir}: {error}") from error
 
 
-def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path) -> Served:
+def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path, count_rows: CountRows) -> Served:
     import msgspec
 
     from modelkit.compiled import CompiledModel
@@ -105,10 +111,10 @@ def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path) -> 
     model = folder / "native"
     model.mkdir()
     return Served(
-        NativeWhenNeeded(settings.serve_model_uri, files, model),
+        NativeWhenNeeded(settings.serve_model_uri, files, model, count_rows),
         _describe(settings, files, "compiled", reason, columns),
         _set_limits(settings, compiled),
-        LeanProtocol(compiled, manifest.columns, manifest.precision).answer,
+        LeanProtocol(compiled, manifest.columns, manifest.precision, count_rows).answer,
     )
 
 

@@ -72,6 +72,12 @@ def mix_strictly(model: Any) -> Any:
     return make_pipeline(make_column_transformer(("passthrough", NUMBERS[:2]), (words, ["colour"])), model)
 
 
+def mix_by_own_code(model: Any) -> Any:
+    numbers = make_pipeline(SimpleImputer(), FunctionTransformer(np.abs))
+    words = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return make_pipeline(make_column_transformer((numbers, NUMBERS), (words, ["colour"])), model)
+
+
 # kind -> how it is made, on words and missing values too or on numbers only, target, what it answers with
 KINDS: dict[str, tuple[Callable[[], Any], bool, str, str]] = {
     "forest": (lambda: RandomForestRegressor(20, random_state=0), False, "number", "predict"),
@@ -115,6 +121,12 @@ KINDS: dict[str, tuple[Callable[[], Any], bool, str, str]] = {
         lambda: make_pipeline(FunctionTransformer(np.abs), RandomForestRegressor(60, random_state=0)),
         False,
         "number",
+        "predict",
+    ),
+    "own-mixed": (
+        lambda: mix_by_own_code(RandomForestClassifier(40, n_jobs=-1, random_state=0)),
+        True,
+        "word",
         "predict",
     ),
     "own-code": (

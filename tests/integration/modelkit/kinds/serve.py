@@ -10,6 +10,7 @@ import uvicorn
 
 from modelkit.serve.app import App
 from modelkit.serve.opening import open_model
+from modelkit.serve.telemetry import Telemetry
 from modelkit.settings import ServeSettings, read_settings
 
 
@@ -19,8 +20,9 @@ def main(port: int, kinds: list[str], folder: Path) -> None:
         own = folder / kind
         own.mkdir()
         environ = {**os.environ, "SERVE_MODEL_URI": f"models:/{kind}/1"}
-        served = open_model(read_settings(ServeSettings, environ), own)
-        apps[kind] = App(served.predict, served.about, served.limits, served.lean)
+        telemetry = Telemetry()
+        served = open_model(read_settings(ServeSettings, environ), own, telemetry)
+        apps[kind] = App(served.predict, served.about, served.limits, served.lean, telemetry)
 
     async def dispatch(scope: Any, receive: Any, send: Any) -> None:
         _, kind, rest = scope["path"].split("/", 2)
