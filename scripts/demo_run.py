@@ -51,7 +51,8 @@ def say(line: str) -> None:
 def train_and_roll(stack: AnyStack) -> dict[str, Any]:
     path = f"/admin/train_then_roll/{TRAINER}"
     say(f"POST {path}: trains, registers, probes, switches (the first time it installs the model's packages)")
-    answer = post(stack, f"{stack.router_url}{path}", {"wait_seconds": TRAINING_SECONDS})
+    headers = {"Authorization": f"Bearer {stack.token}"} if stack.token else {}
+    answer = post(stack, f"{stack.router_url}{path}", {"wait_seconds": TRAINING_SECONDS}, headers)
     if not answer.get("rolled"):
         raise StackError(
             f"{TRAINER} is not serving after {TRAINING_SECONDS} s; it goes on: {stack.router_url}"
@@ -66,9 +67,11 @@ def predict(stack: AnyStack) -> dict[str, Any]:
     return post(stack, f"{stack.public_url}/invocations", ROWS)
 
 
-def post(stack: AnyStack, url: str, body: dict[str, Any]) -> dict[str, Any]:
+def post(
+    stack: AnyStack, url: str, body: dict[str, Any], headers: dict[str, str] | None = None
+) -> dict[str, Any]:
     try:
-        response = httpx.post(url, json=body, timeout=TRAINING_SECONDS + 60, trust_env=False)
+        response = httpx.post(url, json=body, headers=headers, timeout=TRAINING_SECONDS + 60, trust_env=False)
     except httpx.TransportError as error:
         raise StackError(f"{url} does not answer ({error!r}); logs: {stack.logs}") from error
     if response.status_code >= 400:

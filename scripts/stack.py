@@ -63,6 +63,7 @@ class Stack:
         self.caddy_config = self.state / "caddy.json"
         self.admin_socket = self.state / "caddy-admin.sock"
         self.logs = str(home / "logs")
+        self.token = os.environ.get("SWITCHYARD_TOKEN", "")
         self.router_url = f"http://127.0.0.1:{ports.router_port}"
         self.public_url = f"http://localhost:{ports.proxy_public_port}"
         self.mlflow_url = f"http://localhost:{ports.mlflow_service_port}"

@@ -105,8 +105,8 @@ async def update_model(
     if not _is_beside(rollout):
         return await answer_rollout(engine, rollout)
     await engine.steering.set_weight(rollout.id, 100 * share, read_caller(request, None, body).name)
-    await engine.wait_until(Rollout, rollout.id, lambda _: True, None)
-    return JSONResponse(await describe(engine) | {"canary_probability": share})
+    await engine.wait_for_share(rollout.id, 100 * share, policy.health_timeout)
+    return JSONResponse(await describe(engine))
 
 
 def _is_beside(rollout: Rollout) -> bool:

@@ -207,6 +207,7 @@ LINEAGE: dict[str, Any] = {
         "rollout_id": ROLLOUT_ID,
         "kind": "roll",
         "requested_by": "127.0.0.1",
+        "promoted_by": "127.0.0.1",
         "reason": "retrained on November",
         "at": 1795236649.1,
     },

@@ -173,6 +173,7 @@ def _promotion_link(promotion: Rollout) -> dict[str, Any]:
         "rollout_id": promotion.id,
         "kind": promotion.kind,
         "requested_by": promotion.requested_by,
+        "promoted_by": promotion.promoted_by or promotion.requested_by,
         "reason": promotion.reason,
         "at": promotion.entered.get(str(RolloutPhase.PROMOTING)),
     }

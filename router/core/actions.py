@@ -10,6 +10,7 @@ class Wait:
     """Nothing to do before an event, or before this time (epoch seconds)."""
 
     until: float | None = None
+    reason: str | None = None  # what a person should know of it
 
 
 @dataclass(frozen=True)

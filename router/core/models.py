@@ -220,6 +220,7 @@ class Rollout(Record):
     paused: str | None = None  # why it waits for a person
     accepted_step: int | None = None  # where a person said to go on although little was known
     promote_requested: bool = False
+    promoted_by: str | None = None  # who asked for that
     bake_until: float | None = None
     ready_deadline: float  # by when the candidate must have proved itself
     outcome: RolloutPhase | None = None  # decided end, while the candidate is being put away

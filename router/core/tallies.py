@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
 
+CLIENT_GONE = 499  # the status of a request whose client hung up before there was an answer
 SHORTEST_SECONDS = 1e-4
 BINS_PER_DOUBLING = 17  # then factors of 1.5, 2 and 3 are, nearly, whole numbers of bins
 LAST_BIN = 24 * BINS_PER_DOUBLING  # 28 minutes and more
@@ -117,9 +118,9 @@ def sort_answers(answers: Iterable[Answered], active: str, candidate: str) -> Wi
 
 
 def is_failure(status: int) -> bool:
-    """The server's fault, or no answer at all. A client that hung up (499) did not wait for one: how long it
-    had waited counts as latency."""
-    return status >= 500
+    """Not what the user came for, whoever is to blame: a model that refuses what the one before took answers
+    4xx. A client that hung up (499) did not wait for an answer: how long it had waited counts as latency."""
+    return status >= 400 and status != CLIENT_GONE
 
 
 def bin_of(seconds: float) -> int:

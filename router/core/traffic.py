@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 DEFAULT_ENDPOINT = "default"
 HEX_STEPS = 0x10000
+ALL = "g"
 STICKY = "-sticky"  # at the end of a cut; a hyphen sorts before every digit, so the share is the same
 
 _ALIAS = re.compile(r"(?!(?:v\d+|latest)\Z)[A-Za-z0-9_-]{1,255}", re.IGNORECASE)
@@ -49,7 +50,8 @@ class Traffic(BaseModel):
 
 def cut_for(weight: float, sticky: bool = False) -> str:
     """Percent (0..100) to the text that a request's uuid is compared with."""
-    digits = "g" if weight >= 100 else f"{round(weight / 100 * HEX_STEPS):04x}"
+    steps = round(weight / 100 * HEX_STEPS)
+    digits = ALL if steps >= HEX_STEPS else f"{steps:04x}"
     return digits + STICKY if sticky else digits
 
 

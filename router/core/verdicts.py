@@ -126,7 +126,7 @@ class Reference(BaseModel):
 
 
 class Judge(BaseModel):
-    """All that is known of a rollout's answers: a value, kept with it, so that a new router goes on.
+    """All that is known of a rollout's answers: a value.
 
     Not to be fed: answers to requests that chose the candidate by the header, not by chance.
     Start with `Judge(policy=..., seen=Window(active=...))` if there are answers of the active server from

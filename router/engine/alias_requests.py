@@ -46,13 +46,18 @@ class AliasRequests:
             if active.model_name not in known:
                 known[active.model_name] = await self._context.registry.aliases(active.model_name)
             alias = alias_of(self._context.policy, endpoint)
-            await self._look_at(endpoint.id, alias, known[active.model_name].get(alias))
+            try:
+                await self._look_at(endpoint.id, alias, known[active.model_name].get(alias))
+            except (
+                SwitchyardError
+            ) as error:  # of this endpoint: the others' aliases are looked at all the same
+                log.warning("cannot look at an alias", endpoint=endpoint.id, error=error.message)
 
     async def _look_at(self, name: str, alias: str, read: int | None) -> None:
         async with self._context.alias_locks[name]:
             endpoint = await self._context.store.get(Endpoint, name)
             active = (await self._context.proxy.read_traffic(name)).active
-            if active is None or read is None or not alias_follows(endpoint, active):
+            if active is None or not alias_follows(endpoint, active):
                 return
             if read == endpoint.alias_version:
                 if endpoint.alias_asked is not None:
@@ -61,6 +66,10 @@ class AliasRequests:
             # What was read may be older than our last move of it.
             found = (await self._context.registry.aliases(active.model_name)).get(alias)
             if found != read:
+                return
+            if found is None:
+                if endpoint.alias_version is not None:
+                    await self._put_back(endpoint, alias, active, "it was deleted")
                 return
             if endpoint.alias_asked == found and endpoint.alias_rollout is not None:
                 rollout = await self._context.store.get(Rollout, endpoint.alias_rollout)

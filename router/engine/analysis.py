@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from router.core.models import Rollout, RolloutPhase, Server
 from router.core.tallies import Window, sort_answers
-from router.core.traffic import Traffic
+from router.core.traffic import ALL, Traffic, cut_for
 from router.core.verdicts import Judge, Judgement
 from router.engine.context import Context
 
@@ -38,7 +38,7 @@ class Analyst:
         """What the requests so far say; None if there is nothing to compare, or nobody wants it."""
         sides = await self._find_sides(rollout, traffic)
         if sides is None:
-            self._watches.pop(rollout.id, None)
+            self.forget(rollout.id)
             return None
         watch = self._watches.get(rollout.id)
         if watch is None:
@@ -47,8 +47,12 @@ class Analyst:
         watch.judge = watch.judge.feed(sort_answers(samples, sides.active, sides.candidate))
         if watch.step != len(rollout.steps):  # what was answered up to here belongs to the step before
             watch.step = len(rollout.steps)
-            watch.judge = watch.judge.begin_step(alone=rollout.phase.switched)
+            watch.judge = watch.judge.begin_step(alone=_is_alone(rollout))
         return watch.judge.judge()
+
+    def forget(self, rollout_id: str) -> None:
+        """It has ended."""
+        self._watches.pop(rollout_id, None)
 
     async def _find_sides(self, rollout: Rollout, traffic: Traffic) -> Sides | None:
         """After the switch, the server that users had before is what the new one is compared with."""
@@ -72,4 +76,9 @@ class Analyst:
         samples, cursor = await self._context.proxy.samples(await self._context.proxy.rewind())
         known = Window(active=sort_answers(samples, sides.active, sides.candidate).active)
         judge = Judge(policy=rollout.plan.analysis, seen=known)
-        return Watch(cursor, judge.begin_step(alone=rollout.phase.switched), len(rollout.steps))
+        return Watch(cursor, judge.begin_step(alone=_is_alone(rollout)), len(rollout.steps))
+
+
+def _is_alone(rollout: Rollout) -> bool:
+    """Whether its candidate gets all requests: also by a share that was set by hand."""
+    return rollout.phase.switched or (rollout.weight is not None and cut_for(rollout.weight) == ALL)

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from router.core.errors import NotFound, StandingBy, SwitchyardError
-from router.core.models import Record, Server
+from router.core.models import Record, Rollout, Server
 from router.engine.alias_requests import AliasRequests
 from router.engine.commands import Commands
 from router.engine.context import Context
@@ -180,6 +180,18 @@ class Engine:
         for part in (context.prober, context.proxy, context.runtime, context.registry, context.store):
             await part.close()
         self._lock.release()
+
+    async def wait_for_share(self, rollout_id: str, weight: float, seconds: float) -> None:
+        """Until its candidate really has this share (percent), it is settled, or so many seconds are over."""
+        clock = self.context.clock
+        deadline = clock.now() + seconds
+        while (remaining := deadline - clock.now()) > 0:
+            changed = self.context.ledger.wakeups.take(rollout_id)
+            rollout = await self.context.store.get(Rollout, rollout_id)
+            traffic = await self.context.proxy.read_traffic(rollout.endpoint)
+            if rollout.phase.settled or (traffic.candidate is not None and traffic.weight == weight):
+                return
+            await wait_any(clock, remaining, changed)
 
     async def wait_until(
         self, kind: type[R], record_id: str, done: Callable[[R], bool], seconds: float | None

@@ -75,6 +75,7 @@ class Reconciler:
 
     async def _work_rollout(self, record_id: str) -> None:
         await self._work(Rollout, record_id, self._step_rollout, self._rollouts.fail)
+        self._analyst.forget(record_id)
 
     async def _work(self, kind: type[T], record_id: str, step: Step[T], fail: Fail[T]) -> T:
         """The record at its end."""
@@ -138,13 +139,19 @@ class Reconciler:
 
     async def _step_rollout(self, rollout: Rollout) -> float | None:
         traffic = await self._context.proxy.read_traffic(rollout.endpoint)
-        observed = rollout.phase in OBSERVED and rollout.server_id is not None
-        candidate = await self._context.runtime.inspect(str(rollout.server_id)) if observed else None
-        finding = await self._analyst.look(rollout, traffic)
+        candidate, finding = None, None
+        if rollout.phase.switched or not _told_to_end(
+            rollout
+        ):  # which needs nothing that may be away just now
+            if rollout.phase in OBSERVED and rollout.server_id is not None:
+                candidate = await self._context.runtime.inspect(rollout.server_id)
+            finding = await self._analyst.look(rollout, traffic)
         now = self._context.clock.now()
         seen = RolloutSeen(traffic, candidate, finding, await self._is_active_in_the_way(rollout))
         action = decide_rollout(rollout, seen, now)
         if isinstance(action, Wait):
+            if action.reason is not None and rollout.waiting_on != action.reason:
+                await self._ledger.move(rollout, action.reason, waiting_on=action.reason)
             look = now + LOOK_SECONDS if finding is not None else None
             return min((at for at in (look, action.until) if at is not None), default=None)
         if isinstance(action, SLOW):

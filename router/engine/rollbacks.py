@@ -97,7 +97,9 @@ class Rollbacks:
 
     async def has_failed(self, server: Server) -> bool:
         """Whether a watch has found it worse than what users had: then nobody goes back to it."""
-        if server.rollout_id is None:
-            return False
+        while server.rollout_id is None:  # the supervisor launched it in place of a dead one
+            if server.replaces is None:
+                return False
+            server = await self._context.store.get(Server, server.replaces)
         failure = (await self._context.store.get(Rollout, server.rollout_id)).failure
         return failure is not None and failure.code in FOUND_WORSE

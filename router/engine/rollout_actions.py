@@ -79,8 +79,10 @@ class RolloutActions:
     async def fail(self, rollout: Rollout, error: SwitchyardError) -> None:
         """An action cannot succeed however often it is tried."""
         if rollout.phase.switched:
+            # Users have it: only the alias is left behind, and the watch goes on.
+            after = RolloutPhase.BAKING if rollout.phase is RolloutPhase.PROMOTING else RolloutPhase.SUCCEEDED
             warnings = (*rollout.warnings, f"after the switch: {error.message}")
-            await self._ledger.move(rollout, error.message, phase=RolloutPhase.SUCCEEDED, warnings=warnings)
+            await self._ledger.move(rollout, error.message, phase=after, warnings=warnings)
         elif rollout.phase is RolloutPhase.ABORTING:
             await self._ledger.move(rollout, error.message, phase=rollout.outcome or RolloutPhase.FAILED)
         else:
@@ -137,6 +139,13 @@ class RolloutActions:
                 f"{shortage}; nothing was started and the active server was left as it was",
                 hint="free some, or roll with `if_tight: replace`, which stops the active server first;"
                 f" {shortage.expected_gap}",
+            )
+        plan = rollout.gate_plan
+        if plan.challenge is not None and plan.inconclusive == "fail" and not rollout.forced:
+            raise NoMemoryForCandidate(
+                f"{shortage}; a challenge needs both servers at once, so with the active one stopped first it"
+                " could not pass; nothing was started and the active server was left as it was",
+                hint="free some memory, or roll with `gates: {inconclusive: pass}`",
             )
         warning = f"{shortage}: the active server is stopped first; {shortage.expected_gap}"
         return {"replaces": traffic.active.server_id, "warnings": (*rollout.warnings, warning)}
@@ -195,11 +204,18 @@ class RolloutActions:
         try:
             proof, body = await self._servers.prove(server, rollout.ready_deadline)
         except ProbeFailed as failed:
-            raise CandidateUnhealthy(
+            unhealthy = CandidateUnhealthy(
                 f"the candidate for {rollout.model_uri} did not prove itself: {failed};"
                 " it got no traffic and the active server was left as it was",
                 hint="the end of its log is in `logs_tail`",
-            ) from failed
+            )
+            gates = (self._gates.fail_probe(rollout, str(failed)),)
+            untold = await self._gates.tag_version(rollout, gates)
+            warnings = (*rollout.warnings, untold) if untold else rollout.warnings
+            await self._abort(
+                rollout, RolloutPhase.FAILED, Failure.of(unhealthy), gates=gates, warnings=warnings
+            )
+            return
         moved = self._ledger.moved(
             rollout,
             "the candidate answers",

@@ -50,8 +50,8 @@ class Room:
         return Shortage(needed, free, await self._last_start(endpoint)) if free < needed else None
 
     async def _last_start(self, endpoint: str = DEFAULT_ENDPOINT) -> float | None:
-        """Seconds from launch to proof."""
-        launched, proved = str(RolloutPhase.LAUNCHING), str(RolloutPhase.GATING)
+        """Seconds from launch to the end of the gates."""
+        launched, proved = str(RolloutPhase.LAUNCHING), str(RolloutPhase.SHIFTING)
         rollouts = await self._context.store.find(
             Rollout, endpoint=endpoint, newest_first=True, limit=LOOK_BACK
         )

@@ -137,13 +137,14 @@ class Servers:
             reason=None,
         )
 
-    def lost_traffic(self, server: Server) -> Update[Server]:
+    def lost_traffic(self, server: Server, bake: float = 0) -> Update[Server]:
+        """Kept warm for as long as a watch may take users back to it."""
         now, policy = self._context.clock.now(), self._context.policy
         return self._ledger.moved(
             server,
             "another server has the traffic",
             phase=ServerPhase.RETIRING,
-            warm_until=now + policy.warm_seconds,
+            warm_until=now + max(policy.warm_seconds, bake),
             drain_deadline=now + policy.drain_grace,
             reason="another server has the traffic",
         )

@@ -12,7 +12,7 @@ from router.core.actions import (
     ShiftTraffic,
     TakeBack,
 )
-from router.core.errors import NothingToRollBackTo, StaleRecord
+from router.core.errors import CandidateUnhealthy, NothingToRollBackTo, StaleRecord
 from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase, StepRecord
 from router.core.traffic import Traffic
 from router.core.verdicts import Judgement
@@ -62,6 +62,7 @@ class Shifting:
             rollout,
             f"{weight:g}% of the traffic is to go to the candidate",
             step=step,
+            waiting_on=None,
             steps=(*close_step(rollout, now, finding=finding), StepRecord(weight=weight, since=now)),
         )
 
@@ -78,6 +79,7 @@ class Shifting:
                 sticky=rollout.plan.sticky,
             )
             await self._context.proxy.set_traffic(rollout.endpoint, shared)
+        self._ledger.wakeups.notify(rollout.id)  # whoever has set it by hand waits for it
         if server.phase is not ServerPhase.READY:
             await self._ledger.apply(self._servers.has_traffic(server))
 
@@ -132,12 +134,22 @@ class Shifting:
         return at_once and self._context.clock.now() - rollout.entered[rollout.phase] < FRESH_SECONDS
 
     async def _still_answers(self, rollout: Rollout, server: Server) -> bool:
-        """If not, it has to prove itself again: one that is dying is found dead by that, its log whole."""
+        """If not, it has to prove itself again: one that is dying is found dead by that, its log whole.
+
+        Raises CandidateUnhealthy if users' requests go to it already: they are not to wait for its proof.
+        """
         assert server.address is not None
+        shared = bool(rollout.weight)
         try:
-            left = max(PING_SECONDS, rollout.ready_deadline - self._context.clock.now())
-            await self._context.prober.ping(server.address, left)
+            left = PING_SECONDS if shared else rollout.ready_deadline - self._context.clock.now()
+            await self._context.prober.ping(server.address, max(PING_SECONDS, left))
         except ProbeFailed as failed:
+            if shared:
+                raise CandidateUnhealthy(
+                    f"the candidate for {rollout.model_uri} stopped answering just before the switch:"
+                    f" {failed}; users got back what they had",
+                    hint="the end of its log is in `logs_tail`",
+                ) from failed
             text = f"the candidate stopped answering just before the switch: {failed}"
             await self._ledger.move(rollout, text, phase=RolloutPhase.PROBING)
             return False
@@ -159,7 +171,7 @@ class Shifting:
             if previous.phase in kept and await self._rollbacks.has_failed(previous):
                 changes.append(self._servers.send_away(previous, "it did worse than what users had"))
             elif previous.phase is ServerPhase.READY:
-                changes.append(self._servers.lost_traffic(previous))
+                changes.append(self._servers.lost_traffic(previous, rollout.plan.bake))
         now = self._context.clock.now()
         switched = self._ledger.moved(
             rollout,

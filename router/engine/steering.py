@@ -62,7 +62,7 @@ class Steering:
 
         def change(rollout: Rollout) -> dict[str, Any]:
             _refuse_ended(rollout)
-            return {"promote_requested": True}
+            return {"promote_requested": True, "promoted_by": by}
 
         await self._change(Rollout, rollout_id, tell_who("promoted", by, reason), change)
 
@@ -73,6 +73,8 @@ class Steering:
 
         def change(rollout: Rollout) -> dict[str, Any]:
             _refuse_unless_shifting(rollout)
+            if (rollout.paused, rollout.weight) == (BY_HAND, weight):
+                return {}
             now = self._clock.now()
             return {
                 "paused": BY_HAND,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from router.core.errors import InvalidRequest
+from router.core.tallies import CLIENT_GONE
 from router.proxies.base import Sample
 from router.proxies.durable import translate_storage_errors
 
-CLIENT_GONE = 499  # Caddy writes 0 when the client hung up before there was an answer
 MOST_BYTES = 8 * 2**20  # read in one call; after a longer gap the next call goes on from there
 
 
@@ -119,7 +119,7 @@ def parse_line(line: bytes) -> Sample | None:
             at=float(entry["ts"]),
             endpoint=entry["endpoint"],
             address=entry["upstream"],
-            status=entry["status"] or CLIENT_GONE,
+            status=entry["status"] or CLIENT_GONE,  # Caddy writes 0
             # Without an answer from the server there is no latency: then it is all the time it took.
             seconds=latency / 1000 if isinstance(latency, int | float) else float(entry["duration"]),
         )

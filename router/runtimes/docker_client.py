@@ -9,12 +9,12 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 from docker import APIClient
 from docker.auth import get_config_header, resolve_repository_name
 from docker.errors import DockerException
@@ -75,13 +75,25 @@ class DockerClient:
         return await to_thread.run_sync(work, limiter=self._limiter)
 
     async def open(self, call: Call) -> "Lines":
-        """An answer without an end, as lines of JSON. To be closed by who opens it."""
+        """An answer as lines of JSON, which may be silent for `call.seconds`. To be closed by who opens it.
+
+        Its first byte may be long in coming. Who is cancelled meanwhile does not wait for it: the thread
+        closes what nobody wants any more.
+        """
+        left = threading.Event()
 
         def work() -> Lines:
             with self._translated():
-                return Lines(self._open(replace(call, seconds=None)), self._translated)
+                lines = Lines(self._open(call), self._translated)
+            if left.is_set():
+                lines.close()
+            return lines
 
-        return await to_thread.run_sync(work, limiter=self._limiter)
+        try:
+            return await to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+        except get_cancelled_exc_class():
+            left.set()
+            raise
 
     async def find_login(self, repository: str) -> dict[str, str]:
         """The header that lets us in at the repository's registry, as `docker login` left it here."""

@@ -103,7 +103,7 @@ class Watch:
             "label": [f"{INSTANCE}={self._containers.instance}"],
         }
         query = {"since": str(await self._read_clock()), "filters": filters_of(filters)}
-        lines = await self._client.open(Call("GET", "/events", query))
+        lines = await self._client.open(Call("GET", "/events", query, seconds=None))
         try:
             await self._reconcile()
             if not ready.done():

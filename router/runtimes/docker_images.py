@@ -13,7 +13,7 @@ import structlog
 
 from router.core.errors import ImageNotFound, StorageFull
 from router.runtimes.base import Image
-from router.runtimes.docker_client import Call, DockerClient, Refused
+from router.runtimes.docker_client import ANSWER_SECONDS, Call, DockerClient, Refused
 
 FULL = "no space left on device"
 NOT_THERE = frozenset({400, 403, 404})  # 400: not a name; 403: the socket proxy allows it to nobody
@@ -94,6 +94,7 @@ class Images:
             "/images/create",
             {"fromImage": reference.name, "tag": reference.version},
             headers=await self._client.find_login(reference.name),
+            seconds=self._pull_seconds + ANSWER_SECONDS,  # the deadline below comes first
         )
         try:
             with anyio.fail_after(self._pull_seconds):

@@ -18,7 +18,8 @@ from socket_proxy.settings import PREFIX, Settings
 from socket_proxy.strict_json import parse_strictly
 from socket_proxy.target import Call, Kind, narrow_filters, read_target
 
-NOT_ALLOWED = "this image is not one of those that may be used"
+NOT_ALLOWED = f"{PREFIX}IMAGES (in .env: ALLOWED_IMAGES) does not allow this image to be used"
+NOT_PULLED = f"{PREFIX}PULLS (in .env: ALLOWED_PULLS) does not allow this image to be pulled"
 ANSWER_HEADERS = ("content-type", "content-length", "api-version", "ostype")
 
 log = logging.getLogger("socket_proxy")
@@ -117,5 +118,5 @@ class SocketProxy:
         separator = "@" if is_image_id(tag) else ":"
         reference = self._allow_reference(f"{name}{separator}{tag}" if tag else name)
         if not is_allowed(str(reference), self._settings.pulls):
-            raise Refused(f"{PREFIX}PULLS does not allow this image to be pulled")
+            raise Refused(NOT_PULLED)
         return {"fromImage": reference.name, "tag": reference.version}

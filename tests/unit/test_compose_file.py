@@ -10,12 +10,16 @@ import yaml
 
 from router.settings import Settings
 from scripts.service_commands import ROOT
+from socket_proxy.settings import PREFIX
+from socket_proxy.settings import Settings as ProxySettings
 
 TEXT = (ROOT / "docker-compose.yaml").read_text()
 NAMES = set(re.findall(r"\$\{([A-Z_]+)", TEXT))
 OF_PROCESSES = {"PROCESS_PORTS", "PROJECT_ROOT"}
 # Fixed inside: what differs is where they are published.
 INSIDE = {"ROUTER_PORT", "MLFLOW_SERVICE_PORT", "PROXY_IDLE_PORT"}
+PROXY_INSIDE = {"host", "port", "docker_socket"}
+EXAMPLE = re.findall(r"^#?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
 
 
 @pytest.fixture
@@ -29,8 +33,22 @@ def test_every_setting_of_the_router_can_be_made(compose: dict[str, Any]) -> Non
     assert passed == set(Settings.variables()) - OF_PROCESSES - INSIDE
 
 
+def test_every_setting_of_the_socket_proxy_can_be_made(compose: dict[str, Any]) -> None:
+    passed = set(compose["services"]["socket-proxy"]["environment"])
+    assert passed == {f"{PREFIX}{name.upper()}" for name in set(ProxySettings.model_fields) - PROXY_INSIDE}
+
+
+def test_the_example_has_the_socket_proxys_own_defaults(compose: dict[str, Any]) -> None:
+    """But for what it allows, which is nothing by default."""
+    told = dict(EXAMPLE)
+    environment = compose["services"]["socket-proxy"]["environment"]
+    variables = {name: re.findall(r"\$\{([A-Z_]+)", text)[0] for name, text in environment.items()}
+    whole = {name: told[variable] for name, variable in variables.items() if not name.endswith("_NETWORK")}
+    assert ProxySettings.load({**whole, f"{PREFIX}IMAGES": ""}) == ProxySettings.load({})
+
+
 def test_every_setting_stands_in_the_example_with_its_default() -> None:
-    lines = re.findall(r"^#?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    lines = EXAMPLE
     assert {name for name, _ in lines} == NAMES
     defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]+)\}", TEXT))
     assert {name: value for name, value in lines if name in defaults} == defaults
@@ -79,6 +97,12 @@ def test_only_those_who_need_a_volume_have_it(compose: dict[str, Any]) -> None:
         "caddy": {"router", "caddy"},
         "mlflow": {"mlflow"},
     }
+
+
+def test_every_mount_stands_on_the_page_about_docker(compose: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "docker.md").read_text()
+    mounted = {mount.partition(":")[0] for mount in compose["services"]["router"]["volumes"]}
+    assert {name for name in mounted | set(compose["volumes"]) if f"\n| `{name}`" not in page} == set()
 
 
 def test_whoever_is_waited_for_is_waited_for_until_healthy(compose: dict[str, Any]) -> None:

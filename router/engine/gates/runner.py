@@ -70,6 +70,11 @@ class GateRunner:
             ruling = await judge_probe(self._context.registry, candidate, proof)
         return self._record(PROBE, ruling, rollout.entered[str(RolloutPhase.PROBING)])
 
+    def fail_probe(self, rollout: Rollout, reason: str) -> GateResult:
+        return self._record(
+            PROBE, Ruling(Verdict.FAILED, reason, {}), rollout.entered[str(RolloutPhase.PROBING)]
+        )
+
     async def tag_version(self, rollout: Rollout, gates: tuple[GateResult, ...]) -> str | None:
         """A warning if the registry did not take the tags: neither switch nor abort waits for them."""
         tags = {f"{TAG}{gate.name}": str(gate.verdict) for gate in gates}

@@ -233,6 +233,8 @@ async def test_history_tells_who_steered_a_rollout_and_why(
         await yard.clock.settle()
         (steered, *_) = (await client.get("/admin/endpoints/default/history")).json()["rollouts"]
         assert f"{told} by 127.0.0.1: a hunch" in [event["text"] for event in steered["events"]]
+        promotion = (await client.get("/admin/endpoints/default/lineage")).json()["promotion"]
+        assert promotion["promoted_by"] == "127.0.0.1"
 
 
 async def test_history_tells_who_aborted_a_rollout_and_why(yard: Yard) -> None:

@@ -47,6 +47,15 @@ async def test_our_own_moves_ask_for_nothing(yard: Yard) -> None:
         assert await yard.served_version() == await yard.alias() == 2
 
 
+async def test_an_alias_that_is_deleted_comes_back(yard: Yard) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, 1)
+        await yard.registry.delete_alias("Iris", "deployed")
+        await yard.clock.advance(11)
+        assert await yard.alias() == 1
+        assert len(await rollouts(engine)) == 1
+
+
 async def test_a_version_that_does_not_pass_is_not_served_and_the_alias_is_put_back(yard: Yard) -> None:
     await yard.registry.set_version_tags("Iris", 3, {"switchyard.serve_image": "sources/nan"})
     yard.answers.predictions["sources/nan"] = [float("nan")]

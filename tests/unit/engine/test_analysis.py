@@ -50,7 +50,7 @@ async def stored(engine: Engine, rollout: Rollout) -> Rollout:
     return await engine.store.get(Rollout, rollout.id)
 
 
-@pytest.mark.parametrize(("status", "seconds"), [(500, 0.001), (200, 0.05)])
+@pytest.mark.parametrize(("status", "seconds"), [(500, 0.001), (422, 0.001), (200, 0.05)])
 async def test_a_candidate_that_does_worse_loses_its_share_without_anybodys_help(
     yard: Yard, status: int, seconds: float
 ) -> None:
@@ -69,6 +69,55 @@ async def test_a_candidate_that_does_worse_loses_its_share_without_anybodys_help
         assert finding.verdict is Verdict.FAILED
         assert await yard.alias() == 1
         assert rollout.server_id not in yard.runtime.running()
+
+
+async def test_a_candidate_that_was_given_everything_by_hand_is_watched_all_the_same(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        await engine.steering.set_weight(rollout.id, 100)
+        await yard.clock.settle()
+        await let_misbehave(yard, rollout, 500)
+        await ask_for_a_while(yard)
+        assert (await yard.proxy.read_traffic("default")).candidate is None
+        assert (await stored(engine, rollout)).phase is RolloutPhase.ROLLED_BACK
+
+
+async def test_a_candidate_that_hangs_at_its_promotion_loses_its_share_at_once(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        yard.answers.unready.add(rollout.serve_image)
+        await engine.steering.promote(rollout.id)
+        await yard.clock.advance(5)
+        assert (await yard.proxy.read_traffic("default")).candidate is None
+        ended = await stored(engine, rollout)
+        assert (ended.phase, ended.failure and ended.failure.code) == (
+            RolloutPhase.FAILED,
+            "candidate_unhealthy",
+        )
+
+
+async def test_the_watch_goes_on_where_the_alias_cannot_follow(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, strategy="canary", steps=[20], hold=600, bake=60)
+        yard.registry.delete_version("Iris", 2)
+        await engine.steering.promote(rollout.id)
+        await yard.clock.settle()
+        baking = await stored(engine, rollout)
+        assert baking.phase is RolloutPhase.BAKING
+        assert any("after the switch" in warning for warning in baking.warnings)
+        await let_misbehave(yard, rollout, 500)
+        await ask_for_a_while(yard)
+        assert await yard.served_version() == 1
+
+
+async def test_what_a_watch_may_go_back_to_is_kept_as_long_as_it_lasts(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, bake=7200)
+        await yard.clock.advance(7000)
+        before = await yard.server((await stored(engine, rollout)).previous_server_id)
+        assert before.id in yard.runtime.running()
+        await yard.clock.advance(500)
+        assert before.id not in yard.runtime.running()
 
 
 async def test_a_candidate_that_does_as_well_takes_its_steps(yard: Yard) -> None:
@@ -91,10 +140,13 @@ async def test_a_step_with_too_little_traffic_is_held_until_there_is_enough(yard
         rollout = await roll_beside(yard, engine, **CANARY)
         await yard.clock.advance(1000)
         assert (await yard.proxy.read_traffic("default")).weight == 20
+        held = await stored(engine, rollout)
+        assert held.waiting_on == "too little traffic to judge this step by: it is extended"
         ask(yard, ENOUGH)
         await yard.clock.advance(1)
         assert (await yard.proxy.read_traffic("default")).weight == 50
-        assert (await stored(engine, rollout)).paused is None
+        went_on = await stored(engine, rollout)
+        assert (went_on.paused, went_on.waiting_on) == (None, None)
 
 
 async def test_too_little_traffic_waits_for_a_person_if_that_is_wanted(yard: Yard) -> None:
@@ -165,7 +217,7 @@ async def test_a_rollback_in_a_bake_goes_back_also_if_the_server_was_replaced_me
         assert await yard.served_version() == 1
 
 
-async def test_a_watch_goes_on_after_a_change_of_routers(yard: Yard) -> None:
+async def test_a_watch_begins_anew_after_a_change_of_routers(yard: Yard) -> None:
     async with yard.run() as engine:
         rollout = await roll_beside(yard, engine, **CANARY)
         ask(yard, 200)

@@ -6,6 +6,7 @@ import pytest
 
 from router.core.errors import NothingToRollBackTo, RolloutInProgress
 from router.core.models import Rollout, RolloutPhase, ServerPhase
+from router.core.verdicts import Verdict
 from tests.unit.engine.yard import Yard
 
 
@@ -47,6 +48,9 @@ async def test_an_answer_that_is_not_finite_fails_the_candidate_at_once(yard: Ya
     yard.answers.predictions["sources/nan"] = [float("nan")]
     async with yard.run() as engine:
         rollout = await yard.roll(engine, version, serve_image="sources/nan")
+        assert [(gate.name, gate.verdict) for gate in rollout.gates] == [("probe", Verdict.FAILED)]
+        tags = (await yard.registry.version("Iris", version)).tags
+        assert tags["switchyard.gate.probe"] == "failed"
         assert rollout.phase is RolloutPhase.FAILED
         assert rollout.failure is not None
         assert "not finite" in rollout.failure.message
