@@ -32,6 +32,7 @@ class Installation:
         self.trainer_network = f"{self.id}-trainers"
         self.server_network = f"{self.id}-servers"
         self.volume_prefix = f"{self.id}-data-"
+        self.cache_prefix = f"{self.id}-cache-"
         self.relay: RecordingRelay
         self.proxy: SocketProxy
         self.client: docker.DockerClient  # through the proxy
@@ -44,6 +45,7 @@ class Installation:
             "trainer_network": self.trainer_network,
             "server_network": self.server_network,
             "volume_prefix": self.volume_prefix,
+            "cache_prefix": self.cache_prefix,
         }
 
     @property
