@@ -19,7 +19,12 @@ from tests.services.recording_relay import RecordingRelay, run_recording_relay
 from tests.services.socket_proxy import SocketProxy, run_socket_proxy
 
 PUPPET = Path(__file__).with_name("puppet.py")
-DOCKERFILE = f'FROM {BASE_IMAGE}\nCOPY puppet.py /\nCMD ["python3", "/puppet.py"]\n'
+CACHE_USER = "10003"
+DOCKERFILE = f"""FROM {BASE_IMAGE}
+RUN install -d -o {CACHE_USER} -m 700 /var/cache/switchyard
+COPY puppet.py /
+CMD ["python3", "/puppet.py"]
+"""
 JSON = {"Content-Type": "application/json"}
 
 
