@@ -141,14 +141,28 @@ def test_a_server_reaches_mlflow_but_nothing_else(
     assert all(trainers.values())
 
 
-def test_neither_is_in_another_network_or_has_a_volume(
+def test_neither_is_in_another_network_or_has_another_volume_than_its_models_cache(
     stack: ComposeStack, server: str, trainer: str
 ) -> None:
     """So Caddy's admin socket, which lies on a volume, is out of their reach."""
-    for container, network in ((server, "servers"), (trainer, "trainers")):
+    cache = (f"{stack.project}-cache-", "/var/cache/switchyard")
+    for container, network, volumes in ((server, "servers", [cache]), (trainer, "trainers", [])):
         assert set(stack.addresses(container)) == {network}
         found: list[Any] = json.loads(stack.docker("inspect", "--format", "{{json .Mounts}}", container))
-        assert found == []
+        assert [(mount["Name"][:-16], mount["Destination"]) for mount in found] == volumes
+
+
+def test_code_that_a_model_brings_into_its_server_is_nobody_there_and_finds_no_secret(
+    stack: ComposeStack, server: str
+) -> None:
+    """A pickle runs what its author likes. What it can then reach is told by the tests above."""
+    status = stack.docker("exec", server, "cat", "/proc/self/status")
+    found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert "0" not in found["Uid"].split()
+    assert (found["CapEff"], found["CapPrm"], found["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
+    variables = {line.partition("=")[0] for line in stack.docker("exec", server, "env").splitlines()}
+    ours = ("SWITCHYARD_", "DOCKER_", "SOCKET_PROXY_", "STORE_", "MLFLOW_TRACKING_")
+    assert {name for name in variables if name.startswith(ours)} == {"MLFLOW_TRACKING_URI"}
 
 
 def test_the_routers_api_and_caddy_listen_where_no_server_is(stack: ComposeStack) -> None:

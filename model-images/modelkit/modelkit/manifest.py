@@ -4,9 +4,9 @@ compiled form.
 Both sides know the formats only from here. Nothing is imported that a lean server would have to wait for.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 DIGESTS_FILE = "digests.json"
 COMPILED_FOLDER = "compiled"
@@ -18,7 +18,7 @@ Label = bool | int | float | str
 
 
 class FileDigest(Struct, frozen=True):
-    sha256: str
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     size: int
 
 

@@ -1,6 +1,8 @@
 """A compiled model is served without what the native one needs, and without MLflow once it is cached."""
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.modelkit.bodies import COLUMNS, NOT_A_NUMBER, ROW, SPLIT, changed
+from tests.integration.modelkit.breaking_mlflow import run_breaking_mlflow
 from tests.integration.modelkit.conftest import Serve, Train
 from tests.integration.modelkit.serving import ModelServer
 from tests.integration.modelkit.tracking import Tracking, TrainedVersion
@@ -146,6 +149,61 @@ def test_a_file_that_changed_in_the_cache_is_fetched_again(
     with serve("models:/Own/1", **own) as server:
         assert server.invoke(REQUEST).json() == before
         assert "has changed on the disk: fetched again" in server.log
+
+
+def test_what_another_server_wrote_into_the_cache_is_not_believed(
+    serve: Serve, own_mlflow: MlflowServer, cache: Path
+) -> None:
+    """Neither what it says belongs to a version, nor what lies where a file should be."""
+    own = {"MLFLOW_TRACKING_URI": own_mlflow.url, "SERVE_CACHE_DIR": str(cache)}
+    with serve("models:/Own/1", **own) as server:
+        before = server.invoke(REQUEST).json()
+    (index,) = (cache / "models").iterdir()
+    remembered = json.loads(index.read_bytes())
+    files = remembered["digests"]["files"]
+    graph = files["compiled/model.onnx"]["sha256"]
+    files["compiled/model.onnx"] = files["compiled/manifest.json"]
+    index.write_text(json.dumps(remembered))
+    (cache / "sha256" / graph).unlink()
+    os.mkfifo(cache / "sha256" / graph)
+    with serve("models:/Own/1", **own) as server:
+        assert server.invoke(REQUEST).json() == before
+    assert (cache / "sha256" / graph).is_file()
+
+
+def test_a_download_that_breaks_off_is_begun_again(
+    serve: Serve, own_mlflow: MlflowServer, cache: Path
+) -> None:
+    with run_breaking_mlflow(own_mlflow) as mlflow:
+        mlflow.breaks = {"model.onnx": 1, "digests.json": 1}
+        with serve("models:/Own/1", MLFLOW_TRACKING_URI=mlflow.url, SERVE_CACHE_DIR=str(cache)) as server:
+            assert server.invoke(REQUEST).status_code == 200
+        assert set(mlflow.breaks.values()) == {0}
+
+
+def test_a_server_whose_download_never_ends_is_never_healthy_and_keeps_no_half_files(
+    serve: Serve, own_mlflow: MlflowServer, cache: Path
+) -> None:
+    with run_breaking_mlflow(own_mlflow) as mlflow:
+        mlflow.breaks = {"model.onnx": 1000}
+        own = {"MLFLOW_TRACKING_URI": mlflow.url, "SERVE_CACHE_DIR": str(cache)}
+        with serve("models:/Own/1", await_answers=False, **own) as server:
+            assert server.wait(DEADLINE) == 1
+            assert "models:/Own/1 cannot be loaded: MLflow at " in server.log
+            assert "Traceback" not in server.log
+    for blob in (cache / "sha256").iterdir():
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+@pytest.mark.parametrize("content", ["{", '{"files": {"../../x": {"sha256": "%s", "size": 1}}}' % ("0" * 64)])
+def test_digests_that_make_no_sense_are_refused_in_one_line(
+    serve: Serve, own_mlflow: MlflowServer, content: str
+) -> None:
+    find_artifact(own_mlflow, "digests.json").write_text(content)
+    with serve("models:/Own/1", await_answers=False, MLFLOW_TRACKING_URI=own_mlflow.url) as server:
+        assert server.wait(DEADLINE) == 1
+        assert "models:/Own/1 cannot be loaded: digests.json " in server.log
+        assert "Traceback" not in server.log
 
 
 def test_a_corrupt_file_in_mlflow_is_never_served(serve: Serve, own_mlflow: MlflowServer) -> None:

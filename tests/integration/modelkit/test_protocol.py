@@ -60,6 +60,21 @@ def test_a_json_body_is_answered_as_mlflow_answers_it(
     assert ours.status_code == (200 if name in ACCEPTED else 400)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text for a number",
+        "a list for a number",
+        "a number too large",
+        "a missing column",
+        "a renamed column",
+    ],
+)
+def test_a_refusal_names_the_column_that_is_at_fault(server: ModelServer, name: str) -> None:
+    answer = server.invoke(json.dumps(REFUSED[name]).encode())
+    assert "age" in answer.json()["message"]
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_any_other_body_is_answered_as_mlflow_answers_it(
     server: ModelServer, mlflow_scoring: ModelServer, name: str

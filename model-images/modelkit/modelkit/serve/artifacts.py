@@ -88,6 +88,8 @@ class ArtifactService:
         with self._answer(f"{_API}-artifacts/artifacts/{quote(f'{folder}/{path}')}") as answer:
             while piece := answer.read(_CHUNK):
                 write(piece)
+            if answer.length:  # read by pieces, a body may end early without an error
+                raise http.client.IncompleteRead(b"", answer.length)
 
     def _find_version(self, found: dict[str, Any]) -> Source:
         name, version = found["name"], str(found["version"])

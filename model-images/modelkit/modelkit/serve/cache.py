@@ -1,20 +1,24 @@
 """Files of models on the local disk, named by their SHA-256, so that servers of one host share them.
 
-A file is only ever put in whole, by a rename: what is there is complete, whoever wrote it. It is still
-checked whenever it is read, since disks lie.
+A file is only ever put in whole, by a rename: what is there is complete. It is still checked whenever it is
+read, since disks lie, and a server that shares the folder may have been taken over by the model it serves.
 """
 
 import hashlib
 import os
-import shutil
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from modelkit.manifest import Digests, FileDigest
+
+_PIECE = 1 << 20
+# Neither a link, nor something that waits for a writer.
+_PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 Write = Callable[[bytes], Any]
 
@@ -41,24 +45,34 @@ class Cache:
             part.mkdir(parents=True, exist_ok=True)
 
     def has(self, digest: FileDigest) -> bool:
-        path = self.path(digest)
-        return path.is_file() and path.stat().st_size == digest.size
+        try:
+            found = self.path(digest).lstat()
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == digest.size
 
     def path(self, digest: FileDigest) -> Path:
         return self._blobs / digest.sha256
 
     def read(self, digest: FileDigest) -> bytes:
-        content = self.path(digest).read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest.sha256:
-            raise Corrupt(f"{self.path(digest)} has changed on the disk")
-        return content
+        return b"".join(self._read(digest))
 
     def copy(self, digest: FileDigest, target: Path) -> None:
-        """By a second name where that is possible; MLflow refuses symbolic links."""
-        try:
-            target.hardlink_to(self.path(digest))
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(self.path(digest), target)
+        """What is checked is the copy: the original may change once more."""
+        with target.open("wb") as file:
+            file.writelines(self._read(digest))
+
+    def _read(self, digest: FileDigest) -> Iterator[bytes]:
+        """Pieces of a file that prove only at the end to be the right ones."""
+        path, found = self.path(digest), hashlib.sha256()
+        if not self.has(digest):  # a pipe would be read for ever
+            raise Corrupt(f"{path} has changed on the disk")
+        with os.fdopen(os.open(path, _PLAIN), "rb") as file:
+            while piece := file.read(_PIECE):
+                found.update(piece)
+                yield piece
+        if found.hexdigest() != digest.sha256:
+            raise Corrupt(f"{path} has changed on the disk")
 
     def forget(self, digest: FileDigest) -> None:
         self.path(digest).unlink(missing_ok=True)

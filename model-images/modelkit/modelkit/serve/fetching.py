@@ -45,9 +45,9 @@ def fetch_model(uri: str, service: ArtifactService, cache: Cache) -> ModelFiles:
     known = cache.recall(uri)
     try:
         source = service.find(uri) if known is not None else keep_trying(lambda: service.find(uri))
-        if known is None or known.folder != source.folder:
-            digests = keep_trying(lambda: _read_digests(service, source, cache))
-            known = Remembered(source.folder, digests, source.name, source.version, source.run_id)
+        # Read anew though remembered: another server may have written what the cache remembers.
+        digests = keep_trying(lambda: _read_digests(service, source, cache, known))
+        known = Remembered(source.folder, digests, source.name, source.version, source.run_id)
         for path, digest in known.digests.files.items():
             if not cache.has(digest):
                 keep_trying(partial(_fetch_file, service, cache, source.folder, path, digest))
@@ -61,21 +61,23 @@ def fetch_model(uri: str, service: ArtifactService, cache: Cache) -> ModelFiles:
     found = Source(known.folder, known.name, known.version, known.run_id)
     files = known.digests.files
 
-    def read(path: str) -> bytes:
+    def use(path: str, work: Callable[[FileDigest], Got]) -> Got:
         try:
-            return cache.read(files[path])
+            return work(files[path])
         except (Corrupt, FileNotFoundError) as error:
             log.warning("%s: fetched again", error)
             cache.forget(files[path])
             keep_trying(lambda: _fetch_file(service, cache, found.folder, path, files[path]))
-            return cache.read(files[path])
+            return work(files[path])
+
+    def read(path: str) -> bytes:
+        return use(path, cache.read)
 
     def assemble(folder: Path) -> Path:
         for path in files:
-            read(path)
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            cache.copy(files[path], target)
+            use(path, partial(cache.copy, target=target))
         return folder
 
     return ModelFiles(found, known.digests, _translated(uri, read), _translated(uri, assemble))
@@ -111,19 +113,34 @@ def _digest(content: bytes) -> FileDigest:
     return FileDigest(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _read_digests(service: ArtifactService, source: Source, cache: Cache) -> Digests:
+def _read_digests(
+    service: ArtifactService, source: Source, cache: Cache, known: Remembered | None
+) -> Digests:
     pieces: list[bytes] = []
     try:
         service.fetch(source.folder, DIGESTS_FILE, pieces.append)
-        return msgspec.json.decode(b"".join(pieces), type=Digests)
+        return _check_paths(msgspec.json.decode(b"".join(pieces), type=Digests))
+    except msgspec.MsgspecError as error:
+        raise Refused(f"{DIGESTS_FILE} is corrupt: {error}") from error
     except KeyError:
         log.warning("the model has no digests: its files are checked by their size alone")
     files = {}
-    for path, size in service.list_files(source.folder).items():
+    sizes = service.list_files(source.folder)
+    remembered = {} if known is None else {path: digest.size for path, digest in known.digests.files.items()}
+    if known is not None and known.folder == source.folder and remembered == sizes:
+        return known.digests
+    for path, size in sizes.items():
         files[path] = cache.put(partial(service.fetch, source.folder, path))
         if files[path].size != size:
             raise Unreachable(f"{path} has {files[path].size} bytes, MLflow lists {size}")
     return Digests(files, "its trainer left no compiled form")
+
+
+def _check_paths(digests: Digests) -> Digests:
+    for path in digests.files:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise Refused(f"{DIGESTS_FILE} names {path}, which is no path inside of the model")
+    return digests
 
 
 def _fetch_file(service: ArtifactService, cache: Cache, folder: str, path: str, digest: FileDigest) -> None:
