@@ -18,6 +18,7 @@ NAMES = (
     "overhead",
     "router",
     "socket_proxy",
+    "serving",
     "docker_roll",
     "judge",
     "demo",

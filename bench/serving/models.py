@@ -1,0 +1,88 @@
+"""Run by the model folder's own Python: trains what is served, and notes what each is asked and must answer.
+
+The argument is a folder, which gets for each model `NAME/`, as MLflow keeps it, and `NAME.json`.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.models import infer_signature
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from modelkit.settings import TrainingSettings
+from modelkit.train.datasets import Dataset, split_dataset
+from modelkit.train.tracking import publish_model, silence_known_warnings
+
+ROWS = 1000  # of the large requests
+
+
+class Own(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
+    """A flavour that only MLflow's own code can serve."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def predict(self, _: Any, model_input: Any, params: Any = None) -> Any:
+        return self._model.predict(model_input)
+
+
+def make_forest() -> RandomForestRegressor:
+    return RandomForestRegressor(200, random_state=0)
+
+
+def make_logistic() -> Any:
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def make_step() -> FunctionTransformer:
+    """A step of one's own, which cannot be compiled; clipping at numbers that do not occur costs little."""
+    return FunctionTransformer(np.clip, kw_args={"a_min": -1e9, "a_max": 1e9})
+
+
+def publish(name: str, model: Any, frame: Any, folder: Path) -> None:
+    split = split_dataset(Dataset(name, frame), TrainingSettings(), stratify=False)
+    model.fit(split.train_features, split.train_target)
+    with mlflow.start_run():
+        if name == "pyfunc":
+            signature = infer_signature(split.test_features, model.predict(split.test_features))
+            mlflow.pyfunc.log_model(
+                name="model",
+                python_model=Own(model),
+                signature=signature,
+                registered_model_name=name,
+                pip_requirements=[],
+            )
+        else:
+            publish_model(model, split, name, (), "predict", None)
+    mlflow.artifacts.download_artifacts(f"models:/{name}/1", dst_path=str(folder / name))
+    rows = split.test_features.sample(ROWS, replace=True, random_state=0)
+    asked = {
+        "columns": list(rows.columns),
+        "rows": rows.to_numpy().tolist(),
+        "predictions": model.predict(rows).tolist(),
+    }
+    (folder / f"{name}.json").write_text(json.dumps(asked))
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    silence_known_warnings()
+    mlflow.set_experiment("bench")
+    diabetes, iris = load_diabetes(as_frame=True).frame, load_iris(as_frame=True).frame
+    publish("forest", make_forest(), diabetes, folder)
+    publish("logistic", make_logistic(), iris, folder)
+    publish("forest_step", make_pipeline(make_step(), make_forest()), diabetes, folder)
+    publish("logistic_step", make_pipeline(make_step(), *make_logistic()), iris, folder)
+    publish("pyfunc", make_logistic(), iris, folder)
+
+
+if __name__ == "__main__":
+    main()
