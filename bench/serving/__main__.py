@@ -38,7 +38,13 @@ def train(models: Models) -> None:
     say("training the models")
     program = Path(__file__).with_name("models.py")
     command = [str(make_model_python(servers.SOURCE)), str(program), str(models.folder)]
-    subprocess.run(command, env=model_environment(models.mlflow_url), check=True, stdout=subprocess.DEVNULL)
+    environment = model_environment(models.mlflow_url)
+    trained = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    if trained.returncode != 0:
+        raise RuntimeError(f"the training failed:\n{trained.stderr}")
+    for model in LINE_UP:
+        if (models.folder / model / "compiled").exists() != (model in COMPILED):
+            raise RuntimeError(f"{model} is not what is to be measured:\n{trained.stderr}")
 
 
 def read_asked(models: Models, model: str) -> Asked:

@@ -30,7 +30,8 @@ class Own(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def predict(self, _: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        # MLflow takes hints for a schema.
         return self._model.predict(model_input)
 
 
