@@ -11,7 +11,7 @@ PEERS = ("MLServer", "BentoML")
 ONE_ROW = [load for load in LOADS if load[0] == 1]
 WANTED_RATIOS = {("forest", 1): 40, ("forest", 8): 80, ("logistic", 1): 12, ("logistic", 8): 18}
 COMPILED = ("forest", "logistic")
-NATIVE = ("forest_step", "logistic_step")
+NATIVE = ("own_forest", "own_logistic")
 
 
 def judge(results: Results) -> Iterator[tuple[str, str, str, str]]:
