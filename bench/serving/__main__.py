@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from bench.figures import print_heading, print_table, say, tell_seconds
 from bench.serving import servers
 from bench.serving.bars import COMPILED, NATIVE, judge
-from bench.serving.measuring import LOADS, Measured, Plan, compare_proxied, measure, run_server
+from bench.serving.measuring import Measured, Plan, compare_proxied, measure, run_server
 from bench.serving.servers import Asked, Models, Server
 from bench.serving.wrk import Point, get_wrk
 from bench.stage import open_mlflow
@@ -90,11 +90,12 @@ def measure_proxied(models: Models, plan: Plan) -> Iterator[list[str]]:
 
 
 def tell_point(point: Point) -> str:
-    return f"{point.rate:,.0f}/s, {point.p50 * 1000:.2f} / {point.p99 * 1000:.2f} ms"
+    return f"{tell_rate(point)}/s, {point.p50 * 1000:.2f} / {point.p99 * 1000:.2f} ms"
 
 
-def tell_rate(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+def tell_rate(point: Point) -> str:
+    failed = f" ({point.failed} failed)" if point.failed else ""
+    return (f"{point.rate:,.0f}" if point.rate >= 100 else f"{point.rate:.1f}") + failed
 
 
 def print_results(results: dict[tuple[str, str], Measured]) -> None:
@@ -102,9 +103,9 @@ def print_results(results: dict[tuple[str, str], Measured]) -> None:
         [
             model,
             server,
-            " / ".join(tell_rate(found.rate(*load)) for load in LOADS if load[0] == 1),
+            " / ".join(tell_rate(point) for (count, _), point in found.points.items() if count == 1),
             f"{found.points[1, 8].p99 * 1000:.1f} ms",
-            " / ".join(tell_rate(found.rate(*load)) for load in LOADS if load[0] != 1),
+            " / ".join(tell_rate(point) for (count, _), point in found.points.items() if count != 1),
             tell_seconds(found.starts),
             f"{found.mebibytes:.0f} MiB",
         ]
