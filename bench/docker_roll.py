@@ -51,7 +51,8 @@ def create_server(stack: ComposeStack, docker: DirectConnection, version: int) -
             "SERVE_PORT=8080",
             "MLFLOW_TRACKING_URI=http://mlflow:5000",
         ],
-        "HostConfig": {"NetworkMode": f"{stack.project}-servers", "Init": True},
+        # The host has no address in the network of servers; MLflow is in this one, too.
+        "HostConfig": {"NetworkMode": f"{stack.project}-trainers", "Init": True},
     }
     made = json.loads(ask(docker, "POST", "/v1.41/containers/create", json.dumps(body)))["Id"]
     try:
@@ -68,7 +69,7 @@ def start_by_hand(stack: ComposeStack, docker: DirectConnection, version: int) -
         networks = json.loads(ask(docker, "GET", f"/v1.41/containers/{made}/json"))["NetworkSettings"][
             "Networks"
         ]
-        address = networks[f"{stack.project}-servers"]["IPAddress"]
+        address = networks[f"{stack.project}-trainers"]["IPAddress"]
         while not predicts(address):
             if time.perf_counter() - began > DEADLINE_SECONDS:
                 raise RuntimeError(f"the server by hand does not predict within {DEADLINE_SECONDS} s")

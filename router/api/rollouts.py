@@ -23,7 +23,7 @@ from router.api.requests import (
     read_caller,
 )
 from router.core.models import Rollout
-from router.engine.commands import SETTLE_SECONDS, RolloutRequest
+from router.engine.commands import RolloutRequest
 from router.engine.engine import Engine
 from router.engine.steering import Steering
 
@@ -53,7 +53,6 @@ async def roll(
         serve_image=body.serve_image,
         endpoint=body.endpoint,
         reason=body.reason,
-        settle_seconds=min(SETTLE_SECONDS, patience),
         plan=body.rollout,
         gate_plan=body.gates,
         forced=body.force,

@@ -39,14 +39,18 @@ class Room:
     async def find_shortage(self, endpoint: str, traffic: Traffic) -> Shortage | None:
         """None: it fits, or it cannot be known. What is kept warm makes room anyway, so it counts as free."""
         runtime = self._context.runtime
-        used = await runtime.usage(traffic.active.server_id) if traffic.active else None
-        free = await runtime.free_memory()
-        if used is None or free is None:
+        memory = await runtime.memory()
+        if memory is None or traffic.active is None:
+            return None
+        if memory.free >= _with_margin(memory.used):
+            return None  # whatever it uses is less than everything together; Docker takes a second to tell
+        used, free = await runtime.usage(traffic.active.server_id), memory.free
+        if used is None:
             return None
         for spare in await self._servers.live(endpoint):
             if spare.phase in SPARE and (spared := await runtime.usage(spare.id)):
                 free += spared.memory_bytes
-        needed = int(used.memory_bytes * MARGIN) + MARGIN_BYTES
+        needed = _with_margin(used.memory_bytes)
         return Shortage(needed, free, await self._last_start(endpoint)) if free < needed else None
 
     async def _last_start(self, endpoint: str = DEFAULT_ENDPOINT) -> float | None:
@@ -59,3 +63,7 @@ class Room:
             if launched in rollout.entered and proved in rollout.entered:
                 return rollout.entered[proved] - rollout.entered[launched]
         return None
+
+
+def _with_margin(used: int) -> int:
+    return int(used * MARGIN) + MARGIN_BYTES

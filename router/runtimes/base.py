@@ -54,6 +54,14 @@ class Usage:
 EndCallback = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Of a whole machine, in bytes."""
+
+    free: int  # what new workloads could use now
+    used: int  # by everything on it
+
+
 class Runtime(Protocol):
     """Errors: ImageNotFound, LaunchFailed, UnsupportedSetting (by name), StorageFull, RuntimeUnavailable."""
 
@@ -87,8 +95,8 @@ class Runtime(Protocol):
 
     async def usage(self, owner: str) -> Usage | None: ...
 
-    async def free_memory(self) -> int | None:
-        """Bytes that new workloads could use now; None: it cannot be known."""
+    async def memory(self) -> Memory | None:
+        """Of the machine that workloads run on; None: it cannot be known."""
 
     async def logs(self, owner: str, tail_bytes: int) -> str:
         """The end of what it printed; empty if nothing is there."""

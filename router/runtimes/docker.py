@@ -8,14 +8,13 @@ from collections.abc import Collection
 from weakref import WeakValueDictionary
 
 import anyio
-import psutil
 import structlog
 from anyio import CancelScope
 
 from router.core.errors import LaunchFailed, RuntimeUnavailable, StorageFull
 from router.core.specs import Resources
 from router.core.workload import WorkloadState
-from router.runtimes.base import EndCallback, Image, Usage, Workload
+from router.runtimes.base import EndCallback, Image, Memory, Usage, Workload
 from router.runtimes.docker_client import Call, DockerClient, Refused
 from router.runtimes.docker_containers import Container, Containers
 from router.runtimes.docker_create import Placement, make_body, refuse_unsupported
@@ -23,6 +22,7 @@ from router.runtimes.docker_events import Watch
 from router.runtimes.docker_images import FULL, Images
 from router.runtimes.docker_logs import read_tail
 from router.runtimes.docker_usage import read_usage
+from router.runtimes.machine import read_machine_memory
 from router.runtimes.waiting import happens_within
 
 CHECK_SECONDS = 2.0  # a thread that waits cannot be called back, and a person waits for it
@@ -93,9 +93,9 @@ class DockerRuntime:
         found = await self._containers.find_launched(owner)
         return await read_usage(self._client, found.id) if found else None
 
-    async def free_memory(self) -> int | None:
+    async def memory(self) -> Memory | None:
         """Of this machine: the router shares its disk with the engine, so it is the engine's too."""
-        return psutil.virtual_memory().available
+        return read_machine_memory()
 
     async def logs(self, owner: str, tail_bytes: int) -> str:
         found = await self._containers.find_launched(owner)

@@ -10,7 +10,16 @@ from hashlib import sha256
 from router.core.clock import Clock, SystemClock
 from router.core.errors import ImageNotFound, RuntimeUnavailable, SwitchyardError, UnsupportedSetting
 from router.core.specs import Resources
-from router.runtimes.base import EndCallback, Image, Role, Usage, Workload, WorkloadState, WorkloadStatus
+from router.runtimes.base import (
+    EndCallback,
+    Image,
+    Memory,
+    Role,
+    Usage,
+    Workload,
+    WorkloadState,
+    WorkloadStatus,
+)
 
 FIRST_PORT = 20_000
 SIGKILL, SIGTERM = 9, 15
@@ -39,6 +48,7 @@ class MemoryRuntime:
     output: dict[str, str] = field(default_factory=dict)  # by owner
     usages: dict[str, Usage] = field(default_factory=dict)  # by owner
     memory_left: int | None = None
+    memory_used: int = 2**50
     launched: list[Workload] = field(default_factory=list)  # every launch that was not an adoption
     stopped: list[str] = field(default_factory=list)  # owners that were running when told to stop
     removed: list[str] = field(default_factory=list)
@@ -134,8 +144,8 @@ class MemoryRuntime:
             return None
         return self.usages.get(owner, Usage(memory_bytes=64 * 2**20, cpu_seconds=0.5))
 
-    async def free_memory(self) -> int | None:
-        return self.memory_left
+    async def memory(self) -> Memory | None:
+        return None if self.memory_left is None else Memory(self.memory_left, self.memory_used)
 
     async def logs(self, owner: str, tail_bytes: int) -> str:
         text = self.output.get(owner, "").encode()

@@ -19,7 +19,8 @@ from anyio import CancelScope
 from router.core.errors import RuntimeUnavailable, SwitchyardError, UnsupportedSetting
 from router.core.specs import Resources
 from router.core.workload import WorkloadState
-from router.runtimes.base import EndCallback, Image, Usage, Workload
+from router.runtimes.base import EndCallback, Image, Memory, Usage, Workload
+from router.runtimes.machine import read_machine_memory
 from router.runtimes.process_cgroups import Cgroups, read_memory
 from router.runtimes.process_environments import Environments
 from router.runtimes.process_homes import Home, Homes
@@ -128,8 +129,8 @@ class ProcessRuntime:
     async def usage(self, owner: str) -> Usage | None:
         return await self._threads.look(partial(read_usage, self._homes.of(owner)))
 
-    async def free_memory(self) -> int | None:
-        return psutil.virtual_memory().available
+    async def memory(self) -> Memory | None:
+        return read_machine_memory()
 
     async def logs(self, owner: str, tail_bytes: int) -> str:
         return await self._threads.look(partial(self._homes.of(owner).read_logs, tail_bytes))

@@ -13,7 +13,7 @@ from socket_proxy.docker import Docker
 from socket_proxy.exchange import Exchange, Receive, Send
 from socket_proxy.images import Reference, is_allowed, is_image_id, read_reference
 from socket_proxy.rebuild import INSTANCE_LABEL, OWNER_LABEL, read_creation, rebuild
-from socket_proxy.refusal import Refused
+from socket_proxy.refusal import Refused, show
 from socket_proxy.settings import PREFIX, Settings
 from socket_proxy.strict_json import parse_strictly
 from socket_proxy.target import Call, Kind, narrow_filters, read_target
@@ -72,10 +72,14 @@ class SocketProxy:
                 headers = {
                     name: exchange.headers[name] for name in {"x-registry-auth"} & set(exchange.headers)
                 }
+                if not all(map(str.isascii, headers.values())):
+                    raise Refused("X-Registry-Auth: must be base64", 400)
             case Kind.CREATION:
                 asked = read_creation(parse_strictly(body))
                 image = await self._allow_image(call, asked.Image)
                 creation = rebuild(asked, call.query.get("name", ""), image, self._settings)
+                for mount in creation["HostConfig"]["Mounts"]:
+                    await self._check_volume(call, mount["Source"])
         target = call.target(path, query)
         async with self._docker.stream(exchange.method, target, headers=headers, json=creation) as answer:
             if answer.status_code < httpx.codes.OK:
@@ -106,6 +110,17 @@ class SocketProxy:
             if not any(container["ImageID"] == found["Id"] for container in containers):
                 raise Refused(NOT_ALLOWED)
         return str(found["Id"])
+
+    async def _check_volume(self, call: Call, name: str) -> None:
+        """One that is there already may be a folder of the host's by its options; else Docker makes it."""
+        try:
+            found = await self._docker.fetch(call.target(f"/volumes/{name}", {}))
+        except Refused as refused:
+            if refused.status == httpx.codes.NOT_FOUND:
+                return
+            raise
+        if found["Driver"] != "local" or found.get("Options"):
+            raise Refused(f"HostConfig.Mounts: the volume {show(name)} was made with a driver or options")
 
     def _allow_reference(self, text: str) -> Reference:
         if not is_allowed(text, self._settings.images):

@@ -22,6 +22,10 @@ class Docker(httpx.AsyncClient):
     async def fetch(self, target: str) -> Any:
         """The JSON of a short answer. Raises Refused with Docker's own status and message."""
         answer = await self.get(target)
+        try:
+            found = answer.json()
+        except ValueError as error:
+            raise Refused("Docker's answer is not JSON", 502) from error
         if answer.status_code != httpx.codes.OK:
-            raise Refused(str(answer.json().get("message")), answer.status_code)
-        return answer.json()
+            raise Refused(str(found.get("message")), answer.status_code)
+        return found

@@ -160,7 +160,7 @@ def test_an_image_runs_by_its_id_after_its_tag_has_moved_on_if_it_runs_already(
 
         running.remove(force=True)
         status, answer = installation.create(creation, installation.new_name())
-        assert (status, "may be used" in answer["message"]) == (403, True)
+        assert (status, "allow this image to be used" in answer["message"]) == (403, True)
     finally:
         image.tag(installation.image)
         installation.engine.images.remove(f"elsewhere:{installation.id}", noprune=True)

@@ -214,3 +214,14 @@ def test_a_refusal_is_logged_in_one_line_without_secrets(attempted: Installation
     log = attempted.proxy.log.read_text()
     assert "hunter2" not in log
     assert "refused POST '/v1.41/containers/create': Env.1: " in log
+
+
+def test_a_volume_that_is_a_folder_of_the_host_by_its_options_is_refused(installation: Installation) -> None:
+    name = f"{installation.volume_prefix}host"
+    installation.engine.volumes.create(name, driver_opts={"type": "none", "o": "bind", "device": "/"})
+    creation = installation.creation()
+    creation["HostConfig"]["Mounts"] = [
+        {"Type": "volume", "Source": name, "Target": "/data", "ReadOnly": True}
+    ]
+    status, answer = installation.create(creation, installation.new_name())
+    assert (status, "made with a driver or options" in answer["message"]) == (403, True)

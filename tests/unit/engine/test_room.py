@@ -7,6 +7,7 @@ import pytest
 from router.core.models import Rollout, RolloutPhase
 from router.core.strategies import Strategy
 from router.engine.engine import Engine
+from router.runtimes.base import Usage
 from tests.unit.engine.yard import Yard
 
 MIB = 2**20
@@ -43,6 +44,19 @@ async def test_a_candidate_that_fits_is_launched_beside_the_active_server(yard: 
         rollout = await roll_second(yard, engine, 144 * MIB)
         assert rollout.phase is RolloutPhase.SUCCEEDED
         assert rollout.warnings == ()
+
+
+async def test_where_more_is_free_than_everything_uses_the_active_server_is_not_asked(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(owner: str) -> Usage | None:
+        raise AssertionError(f"{owner} was asked")
+
+    monkeypatch.setattr(yard.runtime, "usage", refuse)
+    yard.runtime.memory_used = 200 * MIB
+    async with yard.run() as engine:
+        rollout = await roll_second(yard, engine, (250 + 64) * MIB)
+        assert rollout.phase is RolloutPhase.SUCCEEDED
 
 
 async def test_the_active_server_makes_room_if_that_is_wanted(yard: Yard) -> None:

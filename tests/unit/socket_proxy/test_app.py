@@ -74,3 +74,18 @@ async def test_a_refused_image_names_the_setting_that_would_allow_it(
     assert answer.status_code == 403
     assert all(name in answer.json()["message"] for name in settings)
     assert docker.requests == []
+
+
+@pytest.mark.anyio
+async def test_a_registrys_login_that_no_header_can_hold_is_refused(docker: FakeDocker) -> None:
+    login = {"X-Registry-Auth": "\u00fc".encode("latin-1")}
+    answer = await docker.ask("POST", "/images/create?fromImage=ours/pulled&tag=1", headers=login)
+    assert answer.status_code == 400
+    assert docker.requests == []
+
+
+@pytest.mark.anyio
+async def test_an_answer_of_dockers_that_is_no_json_is_told_as_such(docker: FakeDocker) -> None:
+    docker.answers["GET /containers/x/json"] = (500, "<html>")
+    answer = await docker.ask("GET", "/containers/x/json")
+    assert (answer.status_code, answer.json()) == (502, {"message": "Docker's answer is not JSON"})
