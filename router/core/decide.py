@@ -181,11 +181,9 @@ def _decide_shift(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAct
         return Wait(over)
     judged = finding is None or finding.verdict is Verdict.PASSED or rollout.weight == 0
     if not judged and rollout.accepted_step != rollout.step:
-        return (
-            Wait(reason=EXTENDED)
-            if plan.analysis.inconclusive == "extend"
-            else PauseRollout(_inconclusive(finding))
-        )
+        if plan.analysis.inconclusive == "extend":
+            return Wait(reason="too little traffic to judge this step by: it is extended")
+        return PauseRollout(_inconclusive(finding))
     if rollout.step + 1 < len(plan.shares):
         return _enter_next_step(rollout)
     return PauseRollout("every step is done: it waits to be promoted") if plan.manual else ShiftTraffic()
@@ -227,9 +225,6 @@ def _unproved(finding: Judgement | None) -> str | None:
     if finding is None or finding.verdict is Verdict.PASSED:
         return None
     return f"the watch after the switch came to no conclusion: {finding.reason}"
-
-
-EXTENDED = "too little traffic to judge this step by: it is extended"
 
 
 def _inconclusive(finding: Judgement | None) -> str:

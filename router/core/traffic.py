@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 DEFAULT_ENDPOINT = "default"
 HEX_STEPS = 0x10000
-ALL = "g"
+ALL = "g"  # a cut that every number sorts before
 STICKY = "-sticky"  # at the end of a cut; a hyphen sorts before every digit, so the share is the same
 
 _ALIAS = re.compile(r"(?!(?:v\d+|latest)\Z)[A-Za-z0-9_-]{1,255}", re.IGNORECASE)

@@ -48,9 +48,7 @@ class AliasRequests:
             alias = alias_of(self._context.policy, endpoint)
             try:
                 await self._look_at(endpoint.id, alias, known[active.model_name].get(alias))
-            except (
-                SwitchyardError
-            ) as error:  # of this endpoint: the others' aliases are looked at all the same
+            except SwitchyardError as error:  # the others' aliases are looked at all the same
                 log.warning("cannot look at an alias", endpoint=endpoint.id, error=error.message)
 
     async def _look_at(self, name: str, alias: str, read: int | None) -> None:

@@ -140,9 +140,8 @@ class Reconciler:
     async def _step_rollout(self, rollout: Rollout) -> float | None:
         traffic = await self._context.proxy.read_traffic(rollout.endpoint)
         candidate, finding = None, None
-        if rollout.phase.switched or not _told_to_end(
-            rollout
-        ):  # which needs nothing that may be away just now
+        # An abort needs nothing that may be away just now.
+        if rollout.phase.switched or not _told_to_end(rollout):
             if rollout.phase in OBSERVED and rollout.server_id is not None:
                 candidate = await self._context.runtime.inspect(rollout.server_id)
             finding = await self._analyst.look(rollout, traffic)
