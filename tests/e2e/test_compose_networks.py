@@ -14,6 +14,7 @@ import pytest
 
 from scripts.demo_run import TRAINER
 from tests.e2e.compose_stack import ComposeStack
+from tests.e2e.hostile_model import ask_intruder, serve_hostile_model
 
 pytestmark = pytest.mark.xdist_group("compose")
 
@@ -152,17 +153,20 @@ def test_neither_is_in_another_network_or_has_another_volume_than_its_models_cac
         assert [(mount["Name"][:-16], mount["Destination"]) for mount in found] == volumes
 
 
-def test_code_that_a_model_brings_into_its_server_is_nobody_there_and_finds_no_secret(
-    stack: ComposeStack, server: str
+def test_a_hostile_pickle_is_nobody_in_its_server_finds_no_secret_and_reaches_mlflow_alone(
+    stack: ComposeStack, trainer: str, host: Answers, private: Answers, mlflow: Answers
 ) -> None:
-    """A pickle runs what its author likes. What it can then reach is told by the tests above."""
-    status = stack.docker("exec", server, "cat", "/proc/self/status")
-    found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert "0" not in found["Uid"].split()
-    assert (found["CapEff"], found["CapPrm"], found["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
-    variables = {line.partition("=")[0] for line in stack.docker("exec", server, "env").splitlines()}
+    at_home = mlflow | host | private | ports_of(stack, trainer, LISTENING)
+    with serve_hostile_model(stack):
+        found = ask_intruder(stack, ASK, *at_home)
+    answers: Answers = found["answers"]
+    assert {target for target, answer in at_home.items() if answer == answers[target] != ""} == {MLFLOW}
+    assert "0" not in found["status"]["Uid"].split() + found["status"]["Gid"].split()
+    assert {found["status"][name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert found["status"]["NoNewPrivs"] == "1"
     ours = ("SWITCHYARD_", "DOCKER_", "SOCKET_PROXY_", "STORE_", "MLFLOW_TRACKING_")
-    assert {name for name in variables if name.startswith(ours)} == {"MLFLOW_TRACKING_URI"}
+    assert {name for name in found["environment"] if name.startswith(ours)} == {"MLFLOW_TRACKING_URI"}
+    assert "docker.sock" not in found["mounts"]
 
 
 def test_the_routers_api_and_caddy_listen_where_no_server_is(stack: ComposeStack) -> None:

@@ -2,20 +2,17 @@
 
 import hashlib
 import json
-import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.modelkit.bodies import COLUMNS, NOT_A_NUMBER, ROW, SPLIT, changed
 from tests.integration.modelkit.breaking_mlflow import run_breaking_mlflow
-from tests.integration.modelkit.conftest import Serve, Train
+from tests.integration.modelkit.conftest import Serve, find_artifact
 from tests.integration.modelkit.serving import ModelServer
 from tests.integration.modelkit.tracking import Tracking, TrainedVersion
-from tests.services.mlflow_server import MlflowServer, run_mlflow_server
+from tests.services.mlflow_server import MlflowServer
 from tests.services.model_environment import model_environment
 
 REQUEST = json.dumps({"dataframe_split": SPLIT}).encode()
@@ -39,11 +36,6 @@ with tempfile.TemporaryDirectory() as folder:
     heavy = {"mlflow", "pandas", "sklearn", "scipy", "skl2onnx", "fastapi"} & set(sys.modules)
     print(json.dumps({"answer": json.loads(answer), "heavy": sorted(heavy)}))
 """
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def test_a_compiled_model_is_served_without_mlflow_pandas_or_scikit_learn(
@@ -96,29 +88,6 @@ def test_every_answer_names_version_and_request(server: ModelServer) -> None:
     assert named.headers["x-request-id"] == "mine"
 
 
-@pytest.fixture(scope="module")
-def trained_once(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an MLflow server, stopped, that holds version 1 of `Own`."""
-    folder = tmp_path_factory.mktemp("trained") / "mlflow"
-    with run_mlflow_server(folder) as mlflow:
-        process = train(MLFLOW_TRACKING_URI=mlflow.url, N_ESTIMATORS="3", REGISTERED_MODEL_NAME="Own")
-        assert process.returncode == 0, process.stderr
-    return folder
-
-
-@pytest.fixture
-def own_mlflow(trained_once: Path, tmp_path: Path) -> Iterator[MlflowServer]:
-    """A copy of that server, to be stopped and to have its files spoilt."""
-    shutil.copytree(trained_once, tmp_path / "mlflow")
-    with run_mlflow_server(tmp_path / "mlflow") as mlflow:
-        yield mlflow
-
-
-def find_artifact(mlflow: MlflowServer, name: str) -> Path:
-    (found,) = (path for path in mlflow.directory.rglob(name) if "artifacts" in path.parts)
-    return found
-
-
 def test_a_cached_model_is_served_while_mlflow_is_gone(
     serve: Serve, own_mlflow: MlflowServer, cache: Path
 ) -> None:
@@ -149,26 +118,6 @@ def test_a_file_that_changed_in_the_cache_is_fetched_again(
     with serve("models:/Own/1", **own) as server:
         assert server.invoke(REQUEST).json() == before
         assert "has changed on the disk: fetched again" in server.log
-
-
-def test_what_another_server_wrote_into_the_cache_is_not_believed(
-    serve: Serve, own_mlflow: MlflowServer, cache: Path
-) -> None:
-    """Neither what it says belongs to a version, nor what lies where a file should be."""
-    own = {"MLFLOW_TRACKING_URI": own_mlflow.url, "SERVE_CACHE_DIR": str(cache)}
-    with serve("models:/Own/1", **own) as server:
-        before = server.invoke(REQUEST).json()
-    (index,) = (cache / "models").iterdir()
-    remembered = json.loads(index.read_bytes())
-    files = remembered["digests"]["files"]
-    graph = files["compiled/model.onnx"]["sha256"]
-    files["compiled/model.onnx"] = files["compiled/manifest.json"]
-    index.write_text(json.dumps(remembered))
-    (cache / "sha256" / graph).unlink()
-    os.mkfifo(cache / "sha256" / graph)
-    with serve("models:/Own/1", **own) as server:
-        assert server.invoke(REQUEST).json() == before
-    assert (cache / "sha256" / graph).is_file()
 
 
 def test_a_download_that_breaks_off_is_begun_again(

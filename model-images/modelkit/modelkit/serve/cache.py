@@ -91,15 +91,19 @@ class Cache:
         return found
 
     def remember(self, uri: str, known: Remembered) -> None:
-        path = self._model(uri)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(msgspec.json.encode(known))
-        temporary.replace(path)
+        handle, name = tempfile.mkstemp(dir=self._models, prefix="part-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(msgspec.json.encode(known))
+            Path(name).replace(self._model(uri))
+        finally:
+            Path(name).unlink(missing_ok=True)
 
     def recall(self, uri: str) -> Remembered | None:
         try:
-            return msgspec.json.decode(self._model(uri).read_bytes(), type=Remembered)
-        except (FileNotFoundError, msgspec.MsgspecError):
+            with os.fdopen(os.open(self._model(uri), _PLAIN), "rb") as file:
+                return msgspec.json.decode(file.read() or b"", type=Remembered)  # a pipe may give None
+        except (OSError, msgspec.MsgspecError):
             return None
 
     def _model(self, uri: str) -> Path:

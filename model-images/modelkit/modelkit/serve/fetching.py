@@ -46,7 +46,7 @@ def fetch_model(uri: str, service: ArtifactService, cache: Cache) -> ModelFiles:
     try:
         source = service.find(uri) if known is not None else keep_trying(lambda: service.find(uri))
         # Read anew though remembered: another server may have written what the cache remembers.
-        digests = keep_trying(lambda: _read_digests(service, source, cache, known))
+        digests = keep_trying(lambda: _read_digests(service, source, cache))
         known = Remembered(source.folder, digests, source.name, source.version, source.run_id)
         for path, digest in known.digests.files.items():
             if not cache.has(digest):
@@ -113,9 +113,7 @@ def _digest(content: bytes) -> FileDigest:
     return FileDigest(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _read_digests(
-    service: ArtifactService, source: Source, cache: Cache, known: Remembered | None
-) -> Digests:
+def _read_digests(service: ArtifactService, source: Source, cache: Cache) -> Digests:
     pieces: list[bytes] = []
     try:
         service.fetch(source.folder, DIGESTS_FILE, pieces.append)
@@ -125,11 +123,7 @@ def _read_digests(
     except KeyError:
         log.warning("the model has no digests: its files are checked by their size alone")
     files = {}
-    sizes = service.list_files(source.folder)
-    remembered = {} if known is None else {path: digest.size for path, digest in known.digests.files.items()}
-    if known is not None and known.folder == source.folder and remembered == sizes:
-        return known.digests
-    for path, size in sizes.items():
+    for path, size in service.list_files(source.folder).items():
         files[path] = cache.put(partial(service.fetch, source.folder, path))
         if files[path].size != size:
             raise Unreachable(f"{path} has {files[path].size} bytes, MLflow lists {size}")

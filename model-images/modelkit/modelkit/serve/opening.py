@@ -84,14 +84,27 @@ def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | Non
     )
     try:
         service = ArtifactService(mlflow, credentials)
-        cache = Cache(settings.serve_cache_dir or folder / "cache")
-        return fetch_model(settings.serve_model_uri, service, cache), ""
+        return _fetch(settings, service, folder), ""
     except NotDirect as error:
         log.info("fetched by MLflow's client: %s", error)
         os.environ["MLFLOW_TRACKING_URI"] = mlflow  # where that client looks
         return None, str(error)
     except OSError as error:
-        raise ModelLoadError(f"SERVE_CACHE_DIR={settings.serve_cache_dir}: {error}") from error
+        raise ModelLoadError(f"{settings.serve_model_uri} cannot be loaded: {error}") from error
+
+
+def _fetch(settings: ServeSettings, service: ArtifactService, folder: Path) -> ModelFiles:
+    uri, shared = settings.serve_model_uri, settings.serve_cache_dir
+    if shared is not None:
+        try:
+            cache = Cache(shared)
+        except OSError as error:
+            raise ModelLoadError(f"SERVE_CACHE_DIR={shared}: {error}") from error
+        try:
+            return fetch_model(uri, service, cache)
+        except OSError as error:  # it is full, or another server has spoilt it
+            log.warning("SERVE_CACHE_DIR=%s: %s; fetched without it", shared, error)
+    return fetch_model(uri, service, Cache(folder / "cache"))
 
 
 def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path, count_rows: CountRows) -> Served:
