@@ -102,6 +102,13 @@ async def test_samples_are_answered_with_classes_and_their_names() -> None:
     assert answer.json() == {"class_id": [0, 0], "class_label": ["setosa", "setosa"]}
 
 
+async def test_samples_of_a_model_that_answers_with_chances_are_answered_with_the_likeliest_class() -> None:
+    chances = Answer(200, b'{"predictions": [[0.2, 0.8], [0.9, 0.1]]}', "application/json")
+    async with connect_as(ABOUT, lambda _body, _type: chances) as client:
+        answer = await client.post("/predict", json={"samples": [{"size": 1.5}, {"size": 2}]})
+    assert answer.json() == {"class_id": [1, 0], "class_label": ["virginica", "setosa"]}
+
+
 async def test_any_other_body_of_predict_is_mlflows() -> None:
     async with connect_as(ABOUT) as client:
         answer = await client.post("/predict", json={"dataframe_records": [{"size": 1.5}]})
@@ -121,6 +128,23 @@ async def test_a_model_of_one_feature_takes_bare_numbers(path: str, given: objec
     async with connect_as(ONE_FEATURE) as client:
         answer = await client.post(path, json={"X": given})
     assert answer.json() == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "predictions", "expected"),
+    [
+        ("/stream", 1, b"[NaN]", None),
+        ("/batch", [1, 2], b"[1.5, NaN]", [1.5, None]),
+        ("/stream", 1, b'{"low": [1], "high": [2]}', {"low": [1], "high": [2]}),
+    ],
+)
+async def test_whatever_a_model_answers_can_be_told(
+    path: str, given: object, predictions: bytes, expected: object
+) -> None:
+    odd = Answer(200, b'{"predictions": %s}' % predictions, "application/json")
+    async with connect_as(ONE_FEATURE, lambda _body, _type: odd) as client:
+        answer = await client.post(path, json={"X": given})
+    assert (answer.status_code, answer.json()) == (200, {"y": expected})
 
 
 @pytest.mark.parametrize(

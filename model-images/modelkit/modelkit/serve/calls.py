@@ -3,6 +3,7 @@
 A refusal passes as it is: MLflow's status and error shape.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,13 @@ class BadCall(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """`ask`: its body -> a body for /invocations. `tell`: the predictions -> its answer."""
+    """`ask`: its body -> a body for /invocations. `tell`: the predictions -> its answer.
+
+    Predictions are a list for all but a few models of one's own.
+    """
 
     ask: Callable[[bytes], bytes]
-    tell: Callable[[list[Any]], Any]
+    tell: Callable[[Any], Any]
 
 
 class _Samples(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,10 +47,15 @@ def make_samples_call(about: About) -> Call:
     def ask(body: bytes) -> bytes:
         return b'{"dataframe_records":%s}' % bytes(_read(body, _Samples, '{"samples": [{...}]}').samples)
 
-    def tell(predictions: list[Any]) -> Any:
+    def find(prediction: Any) -> int | None:
+        if isinstance(prediction, list):  # the chance of each class
+            return prediction.index(max(prediction))
+        return places.get(prediction)
+
+    def tell(predictions: Any) -> Any:
         if not places:
             return {"predictions": predictions}
-        found = [places.get(label) for label in predictions]
+        found = list(map(find, predictions))
         names = about.class_names or tuple(map(str, about.classes))
         return {"class_id": found, "class_label": [None if at is None else names[at] for at in found]}
 
@@ -60,7 +69,10 @@ def make_stream_call(about: About) -> Call:
         row = _read(body, _Features, '{"X": number or row}').X
         return _make_split(about, [row if isinstance(row, list) else [row]])
 
-    return Call(ask, lambda predictions: {"y": predictions[0]})
+    def tell(predictions: Any) -> Any:
+        return {"y": predictions[0] if isinstance(predictions, list) else predictions}
+
+    return Call(ask, tell)
 
 
 def make_batch_call(about: About) -> Call:
@@ -85,7 +97,8 @@ def holds_samples(body: bytes) -> bool:
 
 
 def tell_predictions(call: Call, body: bytes) -> bytes:
-    return _encode(call.tell(_decode(body)["predictions"]))
+    # MLflow says NaN for what is none, which only Python's own parser reads; the answer has null there.
+    return _encode(call.tell(json.loads(body)["predictions"]))
 
 
 def _read(body: bytes, kind: Any, shape: str) -> Any:
