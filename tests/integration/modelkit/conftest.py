@@ -85,21 +85,24 @@ def server(serve: Serve, trained: TrainedVersion) -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="session")
-def trained_once(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an MLflow server, stopped, that holds version 1 of `Own`."""
-    folder = tmp_path_factory.mktemp("trained") / "mlflow"
-    with run_mlflow_server(folder) as mlflow:
+def trained_once(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server that holds version 1 of `Own`."""
+    with run_mlflow_server(tmp_path_factory.mktemp("trained") / "mlflow") as mlflow:
         process = train(MLFLOW_TRACKING_URI=mlflow.url, N_ESTIMATORS="3", REGISTERED_MODEL_NAME="Own")
         assert process.returncode == 0, process.stderr
-    return folder
+        yield mlflow
 
 
 @pytest.fixture
-def own_mlflow(trained_once: Path, tmp_path: Path) -> Iterator[MlflowServer]:
-    """A copy of that server, to be stopped and to have its files spoilt."""
-    shutil.copytree(trained_once, tmp_path / "mlflow")
-    with run_mlflow_server(tmp_path / "mlflow") as mlflow:
-        yield mlflow
+def own_mlflow(trained_once: MlflowServer, tmp_path: Path) -> Iterator[MlflowServer]:
+    """That server, which a test may stop, and whose files it may spoil: they are put back."""
+    artifacts, kept = trained_once.directory / "artifacts", tmp_path / "kept"
+    shutil.copytree(artifacts, kept)
+    yield trained_once
+    shutil.rmtree(artifacts)
+    shutil.copytree(kept, artifacts)
+    if not trained_once.running:
+        trained_once.start()
 
 
 @pytest.fixture
