@@ -19,6 +19,7 @@ NAMES = (
     "overhead",
     "router",
     "socket_proxy",
+    "serving",
     "docker_roll",
     "judge",
     "demo",

@@ -224,6 +224,10 @@ class Settings(BaseSettings):
     docker_volume_prefix: Name = "switchyard-data-"
     """What the name of a volume must begin with for trainers to get it, read-only."""
 
+    docker_cache_prefix: Name | None = None
+    """What the names of the volumes begin with that servers of one model share as their cache of model
+    files. Unset: each server fetches for itself."""
+
     docker_pids_limit: int = Field(default=1024, ge=16, le=4_194_304)
     """Processes and threads of one container whose spec does not say `resources.pids`."""
 

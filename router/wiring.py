@@ -60,6 +60,7 @@ def build_runtime(settings: Settings) -> Runtime:
                 server_network=settings.docker_server_network,
                 serve_port=settings.serve_port or DEFAULT_SERVE_PORT,
                 volume_prefix=settings.docker_volume_prefix,
+                cache_prefix=settings.docker_cache_prefix,
                 pids_limit=settings.docker_pids_limit,
                 log_max_size=settings.docker_log_max_size,
                 log_max_files=settings.docker_log_max_files,

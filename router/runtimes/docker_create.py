@@ -6,6 +6,7 @@ The command is the image's own. Privileges, capabilities and the root filesystem
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from router.core.errors import UnsupportedSetting
@@ -14,6 +15,8 @@ from router.core.workload import Role
 from router.runtimes.base import Workload
 from router.runtimes.docker_containers import INSTANCE, NAME, OWNER, PORT_VARIABLE, ROLE
 
+# One for each model: what a model writes there can harm no other.
+CACHE_PATH = "/var/cache/switchyard"
 LEAST_MEMORY = 6 * 1024**2  # Docker's own
 LEAST_CPUS = 0.01
 MOST_ENVIRONMENT = 48 * 1024  # bytes of JSON: the socket proxy takes 64 KiB, volumes and labels among them
@@ -28,6 +31,7 @@ class Placement:
     server_network: str = "switchyard-servers"
     serve_port: int = 8080
     volume_prefix: str = "switchyard-data-"
+    cache_prefix: str | None = None
     pids_limit: int = 1024
     log_max_size: str = "10m"
     log_max_files: int = 3
@@ -114,9 +118,14 @@ def make_host(workload: Workload, placement: Placement) -> dict[str, Any]:
     if workload.gpus is not None:
         count = -1 if workload.gpus == "all" else int(workload.gpus)
         host["DeviceRequests"] = [{"Count": count, "Capabilities": [["gpu"]]}]
-    if workload.volumes:
-        host["Mounts"] = [
-            {"Type": "volume", "Source": name, "Target": path, "ReadOnly": True}
-            for name, path in workload.volumes.items()
-        ]
+    mounts = [
+        {"Type": "volume", "Source": name, "Target": path, "ReadOnly": True}
+        for name, path in workload.volumes.items()
+    ]
+    model = workload.env.get("MODEL_NAME")
+    if workload.role is Role.SERVER and placement.cache_prefix is not None and model is not None:
+        source = placement.cache_prefix + sha256(model.encode()).hexdigest()[:16]
+        mounts.append({"Type": "volume", "Source": source, "Target": CACHE_PATH, "ReadOnly": False})
+    if mounts:
+        host["Mounts"] = mounts
     return host

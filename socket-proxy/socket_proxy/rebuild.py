@@ -15,6 +15,7 @@ from socket_proxy.refusal import Refused, show
 from socket_proxy.settings import Settings, read_size
 
 OWNER_LABEL, ROLE_LABEL, INSTANCE_LABEL = "switchyard.owner", "switchyard.role", "switchyard.instance"
+CACHE_PATH = "/var/cache/switchyard"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
 
 No = Literal[False]
@@ -35,7 +36,7 @@ class Mount(Allowed):
     Type: Literal["volume"]
     Source: VolumeName
     Target: Folder
-    ReadOnly: Literal[True]
+    ReadOnly: bool
 
 
 class GpuRequest(Allowed):
@@ -106,7 +107,7 @@ def rebuild(asked: Creation, name: str, image: str, settings: Settings) -> dict[
         "Image": image,
         "Env": asked.Env,
         "Labels": labels,
-        "HostConfig": _rebuild_host(asked.HostConfig, network, settings),
+        "HostConfig": _rebuild_host(asked.HostConfig, labels[ROLE_LABEL], network, settings),
         "NetworkingConfig": {"EndpointsConfig": endpoints},
     }
 
@@ -121,7 +122,7 @@ def _rebuild_labels(asked: dict[str, str], settings: Settings) -> dict[str, str]
     return {**asked, INSTANCE_LABEL: settings.instance}
 
 
-def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, Any]:
+def _rebuild_host(asked: Host, role: str, network: str, settings: Settings) -> dict[str, Any]:
     if asked.NetworkMode not in (None, network):
         raise Refused(f"HostConfig.NetworkMode: the network of this role is {network}")
     memory = _limit("Memory", asked.Memory, settings.max_memory)
@@ -138,7 +139,7 @@ def _rebuild_host(asked: Host, network: str, settings: Settings) -> dict[str, An
         "MemorySwap": memory,
         "NanoCpus": _limit("NanoCpus", asked.NanoCpus, settings.max_cpus * 10**9),
         "PidsLimit": _limit("PidsLimit", asked.PidsLimit, settings.max_pids),
-        "Mounts": [_rebuild_mount(mount, settings) for mount in asked.Mounts],
+        "Mounts": [_rebuild_mount(mount, role, settings) for mount in asked.Mounts],
         "Tmpfs": {"/tmp": f"rw,nosuid,nodev,size={settings.tmp_size}"} if settings.read_only_root else {},
         "DeviceRequests": [{"Count": gpus.Count, "Capabilities": [["gpu"]]} for gpus in asked.DeviceRequests],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": str(max_size), "max-file": str(max_file)}},
@@ -160,10 +161,22 @@ def _limit(name: str, asked: int | None, most: int) -> int:
     return asked or most
 
 
-def _rebuild_mount(asked: Mount, settings: Settings) -> dict[str, Any]:
+def _rebuild_mount(asked: Mount, role: str, settings: Settings) -> dict[str, Any]:
+    if not asked.ReadOnly:
+        return _rebuild_cache(asked, role, settings)
     forbidden = any(fnmatchcase(asked.Source, pattern) for pattern in settings.forbidden_volumes)
     if forbidden or not asked.Source.startswith(settings.volume_prefix):
         raise Refused(f"HostConfig.Mounts: the volume {show(asked.Source)} is not one for data")
     # NoCopy: else the image's files would be written into an empty volume.
     fixed = {"Type": "volume", "ReadOnly": True, "VolumeOptions": {"NoCopy": True}}
+    return {**fixed, "Source": asked.Source, "Target": asked.Target}
+
+
+def _rebuild_cache(asked: Mount, role: str, settings: Settings) -> dict[str, Any]:
+    is_cache = re.fullmatch(re.escape(settings.cache_prefix) + "[0-9a-f]{16}", asked.Source)
+    if role != "server" or asked.Target != CACHE_PATH or not is_cache:
+        raise Refused("HostConfig.Mounts: nothing may be written to but a server's cache of models")
+    # Copied from the image: the owner of the folder, who is not root. Labelled, so that it can be found.
+    options = {"Labels": {INSTANCE_LABEL: settings.instance}}
+    fixed = {"Type": "volume", "ReadOnly": False, "VolumeOptions": options}
     return {**fixed, "Source": asked.Source, "Target": asked.Target}

@@ -74,6 +74,9 @@ class Settings(BaseModel):
     """Network of containers with the role `server`."""
     volume_prefix: Name = "switchyard-data-"
     """What the name of a volume must begin with to be mounted, always read-only."""
+    cache_prefix: Name = "switchyard-cache-"
+    """What the name of a server's cache of models begins with; 16 hexadecimal digits follow. It is mounted at
+    `/var/cache/switchyard`, to be written to, as no other volume is."""
     forbidden_volumes: Annotated[tuple[str, ...], BeforeValidator(split_list)] = (
         *("*state*", "*slots*", "*admin*", "*caddy*", "*mlflow*"),
     )

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import httpx
 
 from router.core.models import Endpoint, Record, Rollout, Server, ServerPhase, Training
+from router.core.traffic import DEFAULT_ENDPOINT
 from router.stores.encoding import decode
 from router.stores.tables import TABLES
 from tests.e2e.compose_stack import PLAIN, ComposeStack
@@ -54,7 +55,7 @@ def find_unsettled(stack: ComposeStack) -> list[str]:
     )
     unsettled += [f"{owner} has two containers" for owner in set(owners) if owners.count(owner) > 1]
     active = read_active(stack)
-    [endpoint] = read_records(stack, Endpoint)
+    [endpoint] = (found for found in read_records(stack, Endpoint) if found.id == DEFAULT_ENDPOINT)
     return unsettled + find_alias_disagreement(active, endpoint, read_alias(stack, active["model_name"]))
 
 

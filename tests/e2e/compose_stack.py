@@ -83,6 +83,10 @@ class ComposeStack:
         if workloads := self.workloads("--all"):
             self.docker("rm", "--force", "--volumes", *workloads)
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        if caches := self.docker(
+            "volume", "ls", "-q", "--filter", f"label=switchyard.instance={self.project}"
+        ):
+            self.docker("volume", "rm", *caches.split())
         self.docker("image", "rm", *(f"{self.project}/{name}" for name in BUILT))
 
     def workloads(self, *options: str) -> list[str]:

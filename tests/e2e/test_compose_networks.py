@@ -14,6 +14,7 @@ import pytest
 
 from scripts.demo_run import TRAINER
 from tests.e2e.compose_stack import ComposeStack
+from tests.e2e.hostile_model import ask_intruder, serve_hostile_model
 
 pytestmark = pytest.mark.xdist_group("compose")
 
@@ -141,14 +142,31 @@ def test_a_server_reaches_mlflow_but_nothing_else(
     assert all(trainers.values())
 
 
-def test_neither_is_in_another_network_or_has_a_volume(
+def test_neither_is_in_another_network_or_has_another_volume_than_its_models_cache(
     stack: ComposeStack, server: str, trainer: str
 ) -> None:
     """So Caddy's admin socket, which lies on a volume, is out of their reach."""
-    for container, network in ((server, "servers"), (trainer, "trainers")):
+    cache = (f"{stack.project}-cache-", "/var/cache/switchyard")
+    for container, network, volumes in ((server, "servers", [cache]), (trainer, "trainers", [])):
         assert set(stack.addresses(container)) == {network}
         found: list[Any] = json.loads(stack.docker("inspect", "--format", "{{json .Mounts}}", container))
-        assert found == []
+        assert [(mount["Name"][:-16], mount["Destination"]) for mount in found] == volumes
+
+
+def test_a_hostile_pickle_is_nobody_in_its_server_finds_no_secret_and_reaches_mlflow_alone(
+    stack: ComposeStack, trainer: str, host: Answers, private: Answers, mlflow: Answers
+) -> None:
+    at_home = mlflow | host | private | ports_of(stack, trainer, LISTENING)
+    with serve_hostile_model(stack):
+        found = ask_intruder(stack, ASK, *at_home)
+    answers: Answers = found["answers"]
+    assert {target for target, answer in at_home.items() if answer == answers[target] != ""} == {MLFLOW}
+    assert "0" not in found["status"]["Uid"].split() + found["status"]["Gid"].split()
+    assert {found["status"][name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert found["status"]["NoNewPrivs"] == "1"
+    ours = ("SWITCHYARD_", "DOCKER_", "SOCKET_PROXY_", "STORE_", "MLFLOW_TRACKING_")
+    assert {name for name in found["environment"] if name.startswith(ours)} == {"MLFLOW_TRACKING_URI"}
+    assert "docker.sock" not in found["mounts"]
 
 
 def test_the_routers_api_and_caddy_listen_where_no_server_is(stack: ComposeStack) -> None:

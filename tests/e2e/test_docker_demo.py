@@ -27,7 +27,7 @@ def installation(docker_host: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     environment |= {"IMAGE_REVISION": "unknown", "IMAGE_SOURCE": ""}
     yield environment
     make("down", environment, tmp_path / "down.txt")
-    for volume in run_docker(docker_host, "volume", "ls", "--quiet", "--filter", f"name={name}_").split():
+    for volume in run_docker(docker_host, "volume", "ls", "--quiet", "--filter", f"name={name}").split():
         run_docker(docker_host, "volume", "rm", volume)
     for image in run_docker(docker_host, "image", "ls", "--quiet", f"{name}/*").split():
         run_docker(docker_host, "image", "rm", "--force", image)

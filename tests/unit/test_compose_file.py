@@ -42,8 +42,11 @@ def test_the_example_has_the_socket_proxys_own_defaults(compose: dict[str, Any])
     """But for what it allows, which is nothing by default."""
     told = dict(EXAMPLE)
     environment = compose["services"]["socket-proxy"]["environment"]
-    variables = {name: re.findall(r"\$\{([A-Z_]+)", text)[0] for name, text in environment.items()}
-    whole = {name: told[variable] for name, variable in variables.items() if not name.endswith("_NETWORK")}
+    whole = {
+        name: told[match[1]]  # names of networks and caches only begin with a variable
+        for name, text in environment.items()
+        if (match := re.fullmatch(r"\$\{([A-Z_]+)[^}]*\}", text))
+    }
     assert ProxySettings.load({**whole, f"{PREFIX}IMAGES": ""}) == ProxySettings.load({})
 
 

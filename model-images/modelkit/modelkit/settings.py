@@ -6,7 +6,7 @@ starts, so that a wrong one costs a line that names the variable and not a train
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
@@ -52,10 +52,23 @@ class RunSettings(EnvironmentSettings):
 
 
 class ServeSettings(EnvironmentSettings):
-    """The server contract. From `model_name` on: for the log only."""
+    """The server contract. From `model_name` on: for information only."""
 
     serve_model_uri: Text
-    mlflow_tracking_uri: Text
+    # Needed by a model that is fetched; one on the local disk runs without MLflow.
+    mlflow_tracking_uri: Text | None = None
+    mlflow_server_host: Text | None = None  # another name of the same
+    model_served: Literal["local", "mlflow"] | None = None  # decided by SERVE_MODEL_URI unless set
+    mlflow_tracking_username: Text | None = None
+    mlflow_tracking_password: Text | None = None
+    mlflow_tracking_token: Text | None = None
+    # Servers of one host share it. Without it, what is fetched goes when the server goes.
+    serve_cache_dir: Path | None = None
+    serve_max_body_bytes: int = Field(default=64 * 2**20, ge=1)
+    serve_max_waiting: int = Field(default=128, ge=1)
+    serve_threads: int = Field(default=4, ge=1, le=64)
+    # Processes; each has the model for itself.
+    serve_workers: int = Field(default=1, ge=1, le=256)
     # A container is reached from outside its own network namespace; who runs servers on a shared
     # host sets 127.0.0.1.
     serve_host: Text = "0.0.0.0"  # noqa: S104

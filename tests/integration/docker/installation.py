@@ -19,7 +19,12 @@ from tests.services.recording_relay import RecordingRelay, run_recording_relay
 from tests.services.socket_proxy import SocketProxy, run_socket_proxy
 
 PUPPET = Path(__file__).with_name("puppet.py")
-DOCKERFILE = f'FROM {BASE_IMAGE}\nCOPY puppet.py /\nCMD ["python3", "/puppet.py"]\n'
+CACHE_USER = "10003"
+DOCKERFILE = f"""FROM {BASE_IMAGE}
+RUN install -d -o {CACHE_USER} -m 700 /var/cache/switchyard
+COPY puppet.py /
+CMD ["python3", "/puppet.py"]
+"""
 JSON = {"Content-Type": "application/json"}
 
 
@@ -32,6 +37,7 @@ class Installation:
         self.trainer_network = f"{self.id}-trainers"
         self.server_network = f"{self.id}-servers"
         self.volume_prefix = f"{self.id}-data-"
+        self.cache_prefix = f"{self.id}-cache-"
         self.relay: RecordingRelay
         self.proxy: SocketProxy
         self.client: docker.DockerClient  # through the proxy
@@ -44,6 +50,7 @@ class Installation:
             "trainer_network": self.trainer_network,
             "server_network": self.server_network,
             "volume_prefix": self.volume_prefix,
+            "cache_prefix": self.cache_prefix,
         }
 
     @property

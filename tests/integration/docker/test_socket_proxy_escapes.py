@@ -87,6 +87,8 @@ CREATIONS: dict[str, Callable[[Body], Body]] = {
     "a volume with options": mount(VolumeOptions={"NoCopy": True}),
     "a mount with options of a bind": mount(BindOptions={"Propagation": "rshared"}),
     "a volume to write to": mount(ReadOnly=False),
+    "a cache under another name": mount(Source="CACHE-x", Target="/var/cache/switchyard", ReadOnly=False),
+    "a cache elsewhere": mount(Source="CACHE-0123456789abcdef", ReadOnly=False),
     "a volume that says nothing of writing": mount(ReadOnly=None),
     "a volume without the prefix": mount(Source="somebody-else"),
     "a volume without a name": mount(Source=""),
@@ -183,6 +185,7 @@ def test_a_container_is_not_created_with(change: Callable[[Body], Body], attempt
     creation = attempted.creation()
     creation["HostConfig"]["NetworkMode"] = attempted.server_network
     text = json.dumps(change(creation)).replace("PREFIX-", attempted.volume_prefix)
+    text = text.replace("CACHE-", attempted.cache_prefix)
 
     status, answer = attempted.create(text.encode(), attempted.new_name())
 

@@ -10,7 +10,8 @@ import pytest
 from docker.models.containers import Container
 from docker.types import LogConfig, Mount
 
-from tests.integration.docker.installation import Installation
+from socket_proxy.rebuild import CACHE_PATH
+from tests.integration.docker.installation import CACHE_USER, Installation
 
 DEADLINE = 60
 
@@ -64,6 +65,29 @@ def test_what_docker_gets_is_confined_whatever_was_asked(installation: Installat
     assert host["IpcMode"] == host["CgroupnsMode"] == "private"
     assert host["LogConfig"]["Config"] == {"max-size": str(10 * 1024**2), "max-file": "3"}
     container.remove(force=True)
+
+
+def test_servers_write_to_the_cache_that_they_share_as_the_images_own_user(
+    installation: Installation,
+) -> None:
+    name = f"{installation.cache_prefix}0123456789abcdef"
+    mount = {"Type": "volume", "Source": name, "Target": CACHE_PATH, "ReadOnly": False}
+    creation = installation.creation()
+    creation["HostConfig"] |= {"Mounts": [mount]}
+    servers = []
+    for _ in range(2):
+        status, answer = installation.create(creation, installation.new_name())
+        assert status == 201, answer
+        servers.append(installation.engine.containers.get(answer["Id"]))
+        servers[-1].start()
+
+    first, second = servers
+    assert first.exec_run(["touch", f"{CACHE_PATH}/model"], user=CACHE_USER).exit_code == 0
+    assert second.exec_run(["ls", CACHE_PATH], user=CACHE_USER).output == b"model\n"
+    labels = installation.engine.volumes.get(name).attrs["Labels"]
+    assert labels == installation.label
+    for server in servers:
+        server.remove(force=True)
 
 
 def test_events_of_ours_come_as_they_happen(installation: Installation, stranger: Container) -> None:

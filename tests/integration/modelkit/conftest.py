@@ -1,5 +1,6 @@
 """The reference model, trained and served for real, in an environment made from its own lock."""
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from scripts.service_commands import ROOT
 from tests.integration.modelkit.serving import ModelServer
 from tests.integration.modelkit.tracking import Tracking, TrainedVersion
-from tests.services.mlflow_server import MlflowServer
+from tests.services.mlflow_server import MlflowServer, run_mlflow_server
 from tests.services.model_environment import make_model_python, model_environment
 
 SOURCE = ROOT / "model-images" / "sklearn-model-1"
@@ -81,3 +82,34 @@ def server(serve: Serve, trained: TrainedVersion) -> Iterator[ModelServer]:
     # MLflow writes a set into a message; with one hash seed, two servers write it in one order.
     with serve(trained.uri, PYTHONHASHSEED="0") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def trained_once(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server that holds version 1 of `Own`."""
+    with run_mlflow_server(tmp_path_factory.mktemp("trained") / "mlflow") as mlflow:
+        process = train(MLFLOW_TRACKING_URI=mlflow.url, N_ESTIMATORS="3", REGISTERED_MODEL_NAME="Own")
+        assert process.returncode == 0, process.stderr
+        yield mlflow
+
+
+@pytest.fixture
+def own_mlflow(trained_once: MlflowServer, tmp_path: Path) -> Iterator[MlflowServer]:
+    """That server, which a test may stop, and whose files it may spoil: they are put back."""
+    artifacts, kept = trained_once.directory / "artifacts", tmp_path / "kept"
+    shutil.copytree(artifacts, kept)
+    yield trained_once
+    shutil.rmtree(artifacts)
+    shutil.copytree(kept, artifacts)
+    if not trained_once.running:
+        trained_once.start()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def find_artifact(mlflow: MlflowServer, name: str) -> Path:
+    (found,) = (path for path in mlflow.directory.rglob(name) if "artifacts" in path.parts)
+    return found

@@ -22,11 +22,13 @@ class ModelServer:
         directory: Path,
         *,
         await_answers: bool = True,
+        ping: str = "/ping",
     ) -> None:
         self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
         self._await_answers = await_answers
+        self._ping = ping
         self._process = ServiceProcess(command(self.port), environment(self.port), directory / "server.log")
 
     def __enter__(self) -> Self:
@@ -48,6 +50,10 @@ class ModelServer:
         return self._process.running
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def listening(self) -> bool:
         with socket.socket() as connection:
             refused: int = connection.connect_ex(("127.0.0.1", self.port))
@@ -66,6 +72,6 @@ class ModelServer:
 
     def _answers(self) -> bool:
         try:
-            return self.client.get("/ping").status_code == 200
+            return self.client.get(self._ping).status_code == 200
         except httpx.TransportError:
             return False

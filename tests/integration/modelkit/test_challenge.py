@@ -119,9 +119,9 @@ async def test_a_model_that_only_boasts_fails_and_one_as_good_passes(
     assert failed.evidence["scores"]["champion"]["rmse"] < 20
     assert failed.evidence["rows"] == ROWS // 5
     assert passed.verdict is Verdict.PASSED, passed.reason
-    # What the trainer of the champion found on the same rows.
+    # What the trainer of the champion found on the same rows, to what its compiled form is proven to.
     said = {entry["key"]: entry["value"] for entry in tracking.run(champion.run_id)["data"]["metrics"]}
-    assert math.isclose(passed.evidence["scores"]["champion"]["rmse"], said["rmse"], rel_tol=1e-9)
+    assert math.isclose(passed.evidence["scores"]["champion"]["rmse"], said["rmse"], rel_tol=1e-5)
     assert by_file.verdict is Verdict.PASSED, by_file.reason
     assert (by_file.evidence["rows"], by_file.evidence["rows_in_file"]) == (50, ROWS)
     assert alone.verdict is Verdict.FAILED, alone.reason

@@ -54,7 +54,9 @@ def test_a_classifier_is_judged_as_one_and_serves_its_classes(
     assert process.returncode == 0, process.stderr
     run = tracking.run(run_id)
     metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
-    assert metrics.keys() == {"accuracy", "f1_macro"}
+    assert metrics.keys() == {"accuracy", "f1_macro", "compiled.native_bytes"}
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert "not convertible" in tags["modelkit.compiled"]
     assert metrics["accuracy"] > 0.8
     version = tracking.version_of_run(run_id)
     assert version.name == "Iris"

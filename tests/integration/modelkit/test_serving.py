@@ -1,11 +1,14 @@
 """The life of a reference server: what it needs to start, how it waits, how it ends."""
 
 import http.client
+import itertools
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -38,6 +41,8 @@ class Patient(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, features):
+        if (FOLDER / "failing").exists():
+            raise RuntimeError("a fault of its own")
         (FOLDER / "begun").touch()
         while not (FOLDER / "released").exists():
             time.sleep(0.01)
@@ -64,6 +69,13 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def patient(train: Train, serve: Serve, tracking: Tracking, tmp_path: Path) -> Iterator[ModelServer]:
+    with serve(train_patient(train, tracking, tmp_path)) as server:
+        yield server
+        (tmp_path / "released").touch()
+
+
+def train_patient(train: Train, tracking: Tracking, tmp_path: Path) -> str:
+    """Its URI."""
     (tmp_path / "train.py").write_text(PATIENT.format(folder=str(tmp_path)))
     (tmp_path / "released").touch()
     run_id = tracking.create_run("patience")
@@ -71,9 +83,7 @@ def patient(train: Train, serve: Serve, tracking: Tracking, tmp_path: Path) -> I
     assert process.returncode == 0, process.stderr
     (tmp_path / "begun").unlink()
     (tmp_path / "released").unlink()
-    with serve(tracking.version_of_run(run_id).uri) as server:
-        yield server
-        (tmp_path / "released").touch()
+    return tracking.version_of_run(run_id).uri
 
 
 def test_sigterm_ends_a_server_after_its_last_answer(patient: ModelServer, tmp_path: Path) -> None:
@@ -98,6 +108,77 @@ def test_a_server_answers_health_checks_while_predictions_take_their_time(
         assert httpx.get(f"{patient.url}/ping", timeout=DEADLINE).status_code == 200
         (tmp_path / "released").touch()
         assert slow.result(DEADLINE).status_code == 200
+
+
+def test_a_model_that_raises_is_told_as_mlflow_tells_it_and_the_next_request_is_answered(
+    patient: ModelServer, tmp_path: Path
+) -> None:
+    (tmp_path / "released").touch()
+    (tmp_path / "failing").touch()
+    answer = patient.invoke(REQUEST)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "BAD_REQUEST")
+    assert "a fault of its own" in answer.json()["stack_trace"]
+    (tmp_path / "failing").unlink()
+    assert patient.invoke(REQUEST).status_code == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_ends_though_a_prediction_hangs(
+    train: Train, serve: Serve, tracking: Tracking, tmp_path: Path, workers: str
+) -> None:
+    limits = {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "0.5", "SERVE_THREADS": "1"}
+    with serve(train_patient(train, tracking, tmp_path), SERVE_WORKERS=workers, **limits) as server:
+        assert server.invoke(REQUEST).status_code == 504
+        assert server.client.get("/ping").status_code == 503  # on the same connection: the same worker
+        server.terminate()
+        assert server.wait(DEADLINE) == 0
+
+
+def test_slow_clients_hold_nobody_up_and_are_told_that_they_were_too_slow(
+    serve: Serve, trained: TrainedVersion
+) -> None:
+    head = b"POST /invocations HTTP/1.1\r\nHost: model\r\nContent-Type: application/json\r\n"
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            serve(trained.uri, SERVE_THREADS="1", MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT="2")
+        )
+        slow = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE))
+            for _ in range(100)
+        ]
+        for connection in slow:
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n{" % len(REQUEST))
+        assert server.invoke(REQUEST).status_code == 200
+        for connection in slow:
+            assert connection.makefile("rb").readline().split()[1] == b"408"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_is_told_to_end_under_load_loses_no_request(
+    serve: Serve, trained: TrainedVersion, workers: str
+) -> None:
+    """On connections that it kept open: a client learns from an answer that it has to leave."""
+    with serve(trained.uri, SERVE_WORKERS=workers) as server, ThreadPoolExecutor() as pool:
+
+        def ask_until_told_to_leave() -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+            for count in itertools.count(1):
+                connection.request("POST", "/invocations", REQUEST, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                assert answer.status == 200
+                answer.read()
+                if answer.getheader("Connection") == "close":
+                    return count
+                asked.release()
+            raise AssertionError("counts have no end")
+
+        asked = threading.Semaphore(0)
+        clients = [pool.submit(ask_until_told_to_leave) for _ in range(8)]
+        for _ in range(200):
+            assert asked.acquire(timeout=DEADLINE)
+        server.terminate()
+        assert sum(client.result(DEADLINE) for client in clients) > 200
+        assert server.wait(DEADLINE) == 0
 
 
 def test_an_idle_server_ends_at_once_with_0_and_leaves_no_files(

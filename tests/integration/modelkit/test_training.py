@@ -1,5 +1,6 @@
 """The reference trainer, run as a runtime runs it and as a person does."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from httpx import HTTPStatusError
 
 from tests.integration.modelkit.conftest import Train
 from tests.integration.modelkit.tracking import Tracking, TrainedVersion
+
+COMPILED = ["compiled.native_bytes", "compiled.bytes", "compiled.max_difference", "compiled.tolerance"]
 
 
 def values(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def test_a_training_fills_the_run_it_was_given(trained: TrainedVersion, tracking
     run = tracking.run(trained.run_id)
     assert run["info"]["status"] == "FINISHED"
     metrics = values(run["data"]["metrics"])
-    assert metrics.keys() == {"rmse", "mae", "r2"}
+    assert metrics.keys() == {"rmse", "mae", "r2", *COMPILED}
     assert 40 < metrics["rmse"] < 80
     assert metrics["mae"] < metrics["rmse"]
     assert 0.2 < metrics["r2"] < 1
@@ -107,6 +110,31 @@ def test_no_rows_are_kept_where_none_may_be(train: Train, tracking: Tracking) ->
     assert process.returncode == 0, process.stderr
     with pytest.raises(HTTPStatusError):
         tracking.model_file(tracking.version_of_run(run_id), "evaluation/held_out.json")
+
+
+def test_the_compiled_form_is_proven_and_the_run_says_how_well(
+    trained: TrainedVersion, tracking: Tracking
+) -> None:
+    run = tracking.run(trained.run_id)
+    metrics = values(run["data"]["metrics"])
+    assert values(run["data"]["tags"])["modelkit.compiled"] == "proven"
+    assert 0 < metrics["compiled.max_difference"] <= metrics["compiled.tolerance"] == 1e-5
+    manifest = json.loads(tracking.model_file(trained, "compiled/manifest.json"))
+    assert manifest["difference"] == metrics["compiled.max_difference"]
+    assert manifest["rows"] == 89 + 256
+    assert [column["name"] for column in manifest["columns"]][:3] == ["age", "sex", "bmi"]
+
+
+def test_every_file_of_the_model_has_its_digest_beside_it(
+    trained: TrainedVersion, tracking: Tracking
+) -> None:
+    digests = json.loads(tracking.model_file(trained, "digests.json"))["files"]
+    assert {"MLmodel", "model.pkl", "compiled/model.onnx", "compiled/manifest.json"} <= digests.keys()
+    example = tracking.model_file(trained, "serving_input_example.json").encode()
+    assert digests["serving_input_example.json"] == {
+        "sha256": hashlib.sha256(example).hexdigest(),
+        "size": len(example),
+    }
 
 
 def test_the_model_says_what_it_needs_to_be_loaded(trained: TrainedVersion, tracking: Tracking) -> None:

@@ -1,12 +1,18 @@
 """The HTTP of the reference server, around a prediction that needs no model."""
 
+import json
 import threading
+from dataclasses import replace
 
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import httpx
 import pytest
 
-from modelkit.serve.answers import Answer, Predict
-from modelkit.serve.app import make_app
+from modelkit.serve.answers import About, Answer, Limits, Predict
+from modelkit.serve.app import App
+from modelkit.serve.telemetry import Telemetry
 
 
 def echo(body: bytes, content_type: str | None) -> Answer:
@@ -14,14 +20,13 @@ def echo(body: bytes, content_type: str | None) -> Answer:
 
 
 def connect(predict: Predict = echo, request_timeout: float = 60) -> httpx.AsyncClient:
-    app = make_app(predict, version="3.0.0", request_timeout=request_timeout)
+    app = App(predict, About("3.0.0"), Limits(request_seconds=request_timeout))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model")
 
 
-@pytest.mark.parametrize("path", ["/ping", "/health"])
-async def test_a_running_server_says_so(path: str) -> None:
+async def test_a_running_server_says_so() -> None:
     async with connect() as client:
-        answer = await client.get(path)
+        answer = await client.get("/ping")
     assert (answer.status_code, answer.text) == (200, "\n")
     assert answer.headers["content-type"] == "application/json"
 
@@ -69,3 +74,197 @@ async def test_an_unknown_path_and_a_wrong_method_are_answered_in_json() -> None
     assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})
     assert (wrong.status_code, wrong.json()) == (405, {"detail": "Method Not Allowed"})
     assert "POST" in wrong.headers["allow"]
+
+
+ABOUT = About(
+    "3.0.0", name="iris", version="4", run_id="r1", classes=(0, 1), class_names=("setosa", "virginica")
+)
+ONE_FEATURE = replace(ABOUT, classes=(), columns=("size",))
+
+
+def predict_zeros(body: bytes, _type: str | None) -> Answer:
+    """One 0 for each row of a split or of records."""
+    given = json.loads(body)
+    rows = given["dataframe_split"]["data"] if "dataframe_split" in given else given["dataframe_records"]
+    return Answer(200, json.dumps({"predictions": [0] * len(rows)}).encode(), "application/json")
+
+
+def connect_as(
+    about: About, predict: Predict = predict_zeros, limits: Limits | None = None
+) -> httpx.AsyncClient:
+    app = App(predict, about, limits or Limits())
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model")
+
+
+async def test_samples_are_answered_with_classes_and_their_names() -> None:
+    async with connect_as(ABOUT) as client:
+        answer = await client.post("/predict", json={"samples": [{"size": 1.5}, {"size": 2}]})
+    assert answer.json() == {"class_id": [0, 0], "class_label": ["setosa", "setosa"]}
+
+
+async def test_samples_of_a_model_that_answers_with_chances_are_answered_with_the_likeliest_class() -> None:
+    chances = Answer(200, b'{"predictions": [[0.2, 0.8], [0.9, 0.1]]}', "application/json")
+    async with connect_as(ABOUT, lambda _body, _type: chances) as client:
+        answer = await client.post("/predict", json={"samples": [{"size": 1.5}, {"size": 2}]})
+    assert answer.json() == {"class_id": [1, 0], "class_label": ["virginica", "setosa"]}
+
+
+async def test_any_other_body_of_predict_is_mlflows() -> None:
+    async with connect_as(ABOUT) as client:
+        answer = await client.post("/predict", json={"dataframe_records": [{"size": 1.5}]})
+    assert answer.json() == {"predictions": [0]}
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "expected"),
+    [
+        ("/stream", 0.2, {"y": 0}),
+        ("/stream", [0.2], {"y": 0}),
+        ("/batch", [0.2, 0.5, -0.1], {"y": [0, 0, 0]}),
+        ("/batch", [[0.2], [0.5]], {"y": [0, 0]}),
+    ],
+)
+async def test_a_model_of_one_feature_takes_bare_numbers(path: str, given: object, expected: object) -> None:
+    async with connect_as(ONE_FEATURE) as client:
+        answer = await client.post(path, json={"X": given})
+    assert answer.json() == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "predictions", "expected"),
+    [
+        ("/stream", 1, b"[NaN]", None),
+        ("/batch", [1, 2], b"[1.5, NaN]", [1.5, None]),
+        ("/stream", 1, b'{"low": [1], "high": [2]}', {"low": [1], "high": [2]}),
+    ],
+)
+async def test_whatever_a_model_answers_can_be_told(
+    path: str, given: object, predictions: bytes, expected: object
+) -> None:
+    odd = Answer(200, b'{"predictions": %s}' % predictions, "application/json")
+    async with connect_as(ONE_FEATURE, lambda _body, _type: odd) as client:
+        answer = await client.post(path, json={"X": given})
+    assert (answer.status_code, answer.json()) == (200, {"y": expected})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        ("/stream", {"X": [1, 2]}, "a row of 2 values; the model takes 1: size"),
+        ("/stream", {"Y": 1}, 'the body must be {"X": number or row}'),
+        ("/batch", {"X": 1}, 'the body must be {"X": [number or row, ...]}'),
+    ],
+)
+async def test_a_call_of_another_shape_is_told_the_right_one(path: str, body: object, reason: str) -> None:
+    async with connect_as(ONE_FEATURE) as client:
+        answer = await client.post(path, json=body)
+    assert answer.status_code == 422
+    assert reason in answer.json()["detail"]
+
+
+async def test_a_refusal_of_the_protocol_passes_through_every_call() -> None:
+    refusal = Answer(400, b'{"error_code": "BAD_REQUEST"}', "application/json")
+    async with connect_as(ONE_FEATURE, lambda _body, _type: refusal) as client:
+        for path, body in (("/stream", {"X": 1}), ("/batch", {"X": [1]}), ("/predict", {"samples": []})):
+            answer = await client.post(path, json=body)
+            assert (answer.status_code, answer.json()) == (400, {"error_code": "BAD_REQUEST"})
+
+
+async def test_a_server_tells_who_it_is_to_every_client() -> None:
+    async with connect_as(ABOUT) as client:
+        health = (await client.get("/health")).json()
+        service = (await client.get("/")).json()
+        about = (await client.get("/metadata")).json()
+    assert health == {"status": "healthy", "model": {"name": "iris", "version": "4", "run_id": "r1"}}
+    assert service == {"service": "modelkit", "model": "iris", "version": "4"}
+    assert {field: about[field] for field in ("model_name", "model_version", "run_id", "model_loaded")} == {
+        "model_name": "iris",
+        "model_version": "4",
+        "run_id": "r1",
+        "model_loaded": True,
+    }
+    assert about["classes"] == ["setosa", "virginica"]
+
+
+async def test_a_body_beyond_the_limit_is_refused() -> None:
+    async with connect_as(ABOUT, limits=Limits(body_bytes=10)) as client:
+        answer = await client.post("/invocations", content=b"12345678901")
+    assert answer.status_code == 413
+    assert "SERVE_MAX_BODY_BYTES=10" in answer.json()["detail"]
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
+    release, entered = threading.Event(), threading.Event()
+
+    def wait(_body: bytes, _type: str | None) -> Answer:
+        entered.set()
+        release.wait()
+        return Answer(200, b"done", "text/plain")
+
+    async with (
+        connect_as(ABOUT, wait, Limits(waiting=1, threads=1)) as client,
+        anyio.create_task_group() as group,
+    ):
+
+        async def ask() -> None:
+            assert (await client.post("/invocations", content=b"")).text == "done"
+
+        group.start_soon(ask)
+        await anyio.to_thread.run_sync(entered.wait)
+        refused = await client.post("/invocations", content=b"")
+        release.set()
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free() -> None:
+    release, left = threading.Event(), threading.Event()
+
+    def wait(_body: bytes, _type: str | None) -> Answer:
+        release.wait()
+        left.set()
+        return Answer(200, b"late", "text/plain")
+
+    async with connect_as(ABOUT, wait, Limits(request_seconds=0.01, threads=1)) as client:
+        assert (await client.post("/invocations", content=b"")).status_code == 504
+        assert (await client.get("/ping")).status_code == 503
+        assert (await client.get("/health")).json()["status"] == "unhealthy"
+        release.set()
+        with anyio.fail_after(10):
+            while (await client.get("/ping")).status_code != 200:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_what_was_answered_is_counted_by_who_answered() -> None:
+    app = App(
+        echo, replace(ABOUT, path="compiled"), Limits(), lambda body: b"{}" if body == b"plain" else None
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
+        for body in (b"plain", b"plain", b"odd"):
+            await client.post("/invocations", content=body, headers={"content-type": "application/json"})
+        told = (await client.get("/metrics")).text
+    assert 'modelkit_model_info{name="iris",version="4",path="compiled",run_id="r1"} 1' in told
+    assert 'modelkit_requests_total{lane="compiled",status="200"} 2' in told
+    assert 'modelkit_requests_total{lane="native",status="200"} 1' in told
+    assert "modelkit_request_seconds_count 3" in told
+    assert "modelkit_waiting 0" in told
+
+
+async def test_what_is_refused_before_the_model_is_counted_by_its_status() -> None:
+    async with connect_as(ONE_FEATURE, limits=Limits(body_bytes=10)) as client:
+        await client.post("/stream", json={})
+        await client.post("/invocations", content=b"12345678901")
+        told = (await client.get("/metrics")).text
+    assert 'modelkit_requests_total{lane="refused",status="422"} 1' in told
+    assert 'modelkit_requests_total{lane="refused",status="413"} 1' in told
+
+
+def test_rows_are_counted_by_call_of_the_model() -> None:
+    telemetry = Telemetry()
+    for rows in (1, 1, 3, 100_000):
+        telemetry.count_rows(rows)
+    told = telemetry.render({}).splitlines()
+    assert 'modelkit_batch_rows_bucket{le="1"} 2' in told
+    assert 'modelkit_batch_rows_bucket{le="4"} 3' in told
+    assert 'modelkit_batch_rows_bucket{le="+Inf"} 4' in told
+    assert "modelkit_batch_rows_sum 100005" in told

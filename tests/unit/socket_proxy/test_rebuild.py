@@ -16,6 +16,7 @@ SETTINGS = Settings(
     trainer_network="trainers",
     server_network="servers",
     volume_prefix="data-",
+    cache_prefix="cache-",
     max_memory=2**30,
     max_cpus=2,
 )
@@ -23,6 +24,13 @@ NAME = "default-v1-0123abcd"
 LABELS = {"switchyard.owner": "srv_1", "switchyard.role": "server"}
 LEAST: dict[str, Any] = {"Image": "puppet", "Labels": LABELS}
 MOUNT = {"Type": "volume", "Source": "data-churn", "Target": "/data", "ReadOnly": True}
+CACHE = {
+    "Type": "volume",
+    "Source": "cache-0123456789abcdef",
+    "Target": "/var/cache/switchyard",
+    "ReadOnly": False,
+}
+CACHE_OPTIONS = {"Labels": {"switchyard.instance": "switchyard"}}
 GPUS = {"Count": -1, "Capabilities": [["gpu"]]}
 
 
@@ -47,6 +55,8 @@ WORDS = st.sampled_from(
             "container:x",
             "data-x",
             "data-state",
+            "cache-0123456789abcdef",
+            "/var/cache/switchyard",
             "/",
             "/tmp",
             "/var/run",
@@ -140,7 +150,11 @@ def check_confined(creation: dict[str, Any]) -> None:
     assert host["DeviceRequests"] == []
     assert set(host["Tmpfs"]) <= {"/tmp"}
     for mount in host["Mounts"]:
-        assert (mount["Type"], mount["ReadOnly"]) == ("volume", True)
+        assert mount["Type"] == "volume"
+        if not mount["ReadOnly"]:
+            assert mount == {**CACHE, "VolumeOptions": CACHE_OPTIONS}
+            assert creation["Labels"]["switchyard.role"] == "server"
+            continue
         assert mount["Source"].startswith("data-")
         assert "state" not in mount["Source"]
         assert mount["VolumeOptions"] == {"NoCopy": True}
@@ -216,6 +230,33 @@ def test_no_other_network_alias_or_address_is_granted(asked: dict[str, Any]) -> 
 
 def test_a_data_volume_is_mounted_to_read_and_never_filled_from_the_image() -> None:
     assert made_host(Mounts=[MOUNT])["Mounts"] == [MOUNT | {"VolumeOptions": {"NoCopy": True}}]
+
+
+def test_a_server_gets_its_models_cache_to_write_to() -> None:
+    assert made_host(Mounts=[CACHE])["Mounts"] == [CACHE | {"VolumeOptions": CACHE_OPTIONS}]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Source": "data-churn"},
+        {"Source": "cache-"},
+        {"Source": "cache-0123456789abcdef0"},
+        {"Source": "cache-0123456789ABCDEF"},
+        {"Source": "mlflow"},
+        {"Target": "/var/cache"},
+        {"Target": "/venv"},
+    ],
+)
+def test_nothing_else_is_mounted_to_be_written_to(changes: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="nothing may be written to"):
+        made_host(Mounts=[CACHE | changes])
+
+
+def test_no_trainer_gets_a_cache() -> None:
+    labels = LABELS | {"switchyard.role": "trainer"}
+    with pytest.raises(Refused, match="nothing may be written to"):
+        made(LEAST | {"Labels": labels, "HostConfig": {"Mounts": [CACHE]}})
 
 
 @pytest.mark.parametrize("name", ["data-state", "data-my-slots-2", "data-caddy", "data-admin", "data-mlflow"])

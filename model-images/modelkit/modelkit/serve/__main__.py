@@ -7,14 +7,19 @@ memory: whoever waits for this server sees refused connections, then answers.
 import gc
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from modelkit.serve.telemetry import Board, Telemetry
+from modelkit.serve.workers import Workers
 from modelkit.settings import ServeSettings, SettingsError, read_settings
 
 _KEEP_IDLE_CONNECTIONS = 75  # seconds; a proxy in front gives up earlier, so no request meets a closing one
@@ -32,8 +37,38 @@ def main() -> None:
     except SettingsError as error:
         log.error("%s", error)  # noqa: TRY400 - the message is written for the user; a traceback would bury it
         sys.exit(1)
-    with listener, tempfile.TemporaryDirectory(prefix="model-") as folder:
-        _serve(settings, listener, Path(folder), started)
+    with listener, tempfile.TemporaryDirectory(prefix="model-") as name:
+        folder = Path(name)
+        if settings.serve_workers == 1:
+            is_stuck = _serve(settings, listener, folder, started, Telemetry(), lambda: None)
+        elif _serve_by_workers(settings, listener, folder, started):
+            is_stuck = False
+        else:
+            sys.exit(1)
+    if is_stuck:
+        _end_at_once()
+
+
+def _serve_by_workers(settings: ServeSettings, listener: socket.socket, folder: Path, started: float) -> bool:
+    """Until they are told to end. False if one could not start."""
+    board = Board(settings.serve_workers)
+    shared = settings.model_copy(update={"serve_cache_dir": settings.serve_cache_dir or folder / "cache"})
+
+    def work(place: int, tell_ready: Callable[[], None]) -> None:
+        signal.signal(signal.SIGTERM, _end_process)
+        own = folder / str(place)
+        shutil.rmtree(own, ignore_errors=True)  # of a worker that died
+        own.mkdir()
+        if _serve(shared, listener, own, started, Telemetry(board, place), tell_ready):
+            _end_at_once()
+
+    return Workers(work, listener.close).run(settings.serve_workers)
+
+
+def _end_at_once() -> None:
+    """Python would wait for a thread that a prediction holds, for ever."""
+    logging.shutdown()
+    os._exit(0)
 
 
 def _end_process(_signal: int, _frame: FrameType | None) -> None:
@@ -56,25 +91,33 @@ def _take_port(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, started: float) -> None:
+def _serve(
+    settings: ServeSettings,
+    listener: socket.socket,
+    folder: Path,
+    started: float,
+    telemetry: Telemetry,
+    tell_ready: Callable[[], None],
+) -> bool:
+    """Until it is told to end. True if a prediction still has a thread and will not give it back."""
     gc.disable()  # what is imported stays: looking for garbage in it took a tenth of the start
-    # Imported here because they take most of a second: a wrong setting is told before.
+    # Imported here because they take time: a wrong setting is told before.
     import uvicorn
-    from mlflow.version import VERSION
 
-    from modelkit.serve.app import make_app
-    from modelkit.serve.loading import ModelLoadError, load_model
-    from modelkit.serve.protocol import make_predict
+    from modelkit.serve.app import App
+    from modelkit.serve.fetching import ModelLoadError
+    from modelkit.serve.leaving import LeavingServer
+    from modelkit.serve.opening import open_model
 
     try:
-        model = load_model(settings.serve_model_uri, folder)
-    except ModelLoadError as error:
+        served = open_model(settings, folder, telemetry)
+    except (ModelLoadError, SettingsError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message is written for the user; a traceback would bury it
         sys.exit(1)
     gc.freeze()
     gc.enable()
     log.info(
-        "serving %s (%s version %s, run %s, server %s) on %s:%s after %.2f s",
+        "serving %s (%s version %s, run %s, server %s) on %s:%s after %.2f s, %s%s",
         settings.serve_model_uri,
         settings.model_name,
         settings.model_version,
@@ -83,12 +126,10 @@ def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, start
         settings.serve_host,
         settings.serve_port,
         time.monotonic() - started,
+        served.about.path,
+        f": {served.about.reason}" if served.about.reason else "",
     )
-    app = make_app(
-        make_predict(model),
-        version=VERSION,
-        request_timeout=settings.mlflow_scoring_server_request_timeout,
-    )
+    app = App(served.predict, served.about, served.limits, served.lean, telemetry)
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -96,7 +137,10 @@ def _serve(settings: ServeSettings, listener: socket.socket, folder: Path, start
         log_config=None,
         timeout_keep_alive=_KEEP_IDLE_CONNECTIONS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    tell_ready()
+    with suppress(SystemExit):  # uvicorn raises the signal once more after its last answer
+        LeavingServer(config, app).run(sockets=[listener])
+    return app.stuck > 0
 
 
 if __name__ == "__main__":

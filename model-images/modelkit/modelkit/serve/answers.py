@@ -1,7 +1,7 @@
 """What passes between the protocol and the HTTP app: bytes in, an answer out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,3 +13,37 @@ class Answer:
 
 # (request body, its Content-Type header or None) -> answer; blocking, called from several threads at once.
 Predict = Callable[[bytes, str | None], Answer]
+
+# JSON body -> answer, or None where `Predict` has to be asked.
+PredictLean = Callable[[bytes], bytes | None]
+
+# Told of every call of the model, from any thread: how many rows it was given.
+CountRows = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one server takes on, and for how long."""
+
+    request_seconds: float = 60
+    body_bytes: int = 64 * 2**20
+    waiting: int = 128  # requests that wait for a thread or are in one
+    threads: int = 4
+    inline_bytes: int = 16 * 2**10  # larger bodies would hold the event loop for too long
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a server says of its model."""
+
+    mlflow_version: str
+    uri: str = ""
+    name: str | None = None
+    version: str | None = None
+    run_id: str | None = None
+    mlflow_uri: str | None = None
+    path: str = "native"  # compiled or native
+    reason: str = ""
+    classes: tuple[bool | int | float | str, ...] = field(default=())
+    class_names: tuple[str, ...] = field(default=())
+    columns: tuple[str, ...] = field(default=())

@@ -7,12 +7,13 @@ server would answer with 500, is told apart here: before the model was asked, th
 import logging
 from typing import Any
 
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import CONTENT_TYPES, invocations
 
-from modelkit.serve.answers import Answer, Predict
+from modelkit.serve.answers import Answer, CountRows, Predict
 
 _JSON = "application/json"
 _SERVER_FAULT = 500
@@ -23,23 +24,25 @@ log = logging.getLogger("modelkit.serve")
 class _AskedModel:
     """Stands for the model in one request, and remembers whether that request got as far as the model."""
 
-    def __init__(self, model: PyFuncModel) -> None:
+    def __init__(self, model: PyFuncModel, count_rows: CountRows) -> None:
         self.metadata = model.metadata
         self.was_asked = False
-        self._model = model
+        self._model, self._count_rows = model, count_rows
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         self.was_asked = True
+        if isinstance(data, pd.DataFrame):
+            self._count_rows(len(data))
         return self._model.predict(data, params=params)
 
 
-def make_predict(model: PyFuncModel) -> Predict:
+def make_predict(model: PyFuncModel, count_rows: CountRows) -> Predict:
     input_schema = model.metadata.get_input_schema()
 
     def predict(body: bytes, content_type: str | None) -> Answer:
         if content_type is None:
             return Answer(415, f"Content-Type is missing. Types: {CONTENT_TYPES}.".encode(), "text/plain")
-        asked = _AskedModel(model)
+        asked = _AskedModel(model, count_rows)
         try:
             response, status, media_type = invocations(body, content_type, asked, input_schema)
         except MlflowException as error:

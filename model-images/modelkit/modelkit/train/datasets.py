@@ -5,7 +5,7 @@ in its place without a change of code.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +20,15 @@ _FEWEST_TEST_ROWS = 2  # r2 is undefined below
 
 @dataclass(frozen=True)
 class Dataset:
-    """One table, features and target together. `source` is the file it came from, if it came from one."""
+    """One table, features and target together. `source` is the file it came from, if it came from one.
+
+    `class_names` are what people call the classes, in the order of their values.
+    """
 
     name: str
     frame: pd.DataFrame
     source: Path | None = None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Split:
     train: pd.DataFrame
     test: pd.DataFrame
     target: str
+    class_names: tuple[str, ...] = ()
 
     @property
     def train_features(self) -> pd.DataFrame:
@@ -56,7 +61,7 @@ def load_dataset(settings: TrainingSettings, built_in: Callable[[], Dataset]) ->
     """The table at `DATASET_PATH`, or the built-in one; checked to have a usable target."""
     dataset = built_in() if settings.dataset_path is None else _read_csv(settings.dataset_path)
     _check_target(dataset, settings.target_column)
-    return Dataset(dataset.name, _widen_integers(dataset.frame, settings.target_column), dataset.source)
+    return replace(dataset, frame=_widen_integers(dataset.frame, settings.target_column))
 
 
 def split_dataset(dataset: Dataset, settings: TrainingSettings, *, stratify: bool) -> Split:
@@ -76,7 +81,7 @@ def split_dataset(dataset: Dataset, settings: TrainingSettings, *, stratify: boo
             f"TEST_SIZE={settings.test_size}: leaves {len(test)} of {len(dataset.frame)} rows of"
             f" {dataset.name} to test on, at least {_FEWEST_TEST_ROWS} are needed"
         )
-    return Split(train, test, settings.target_column)
+    return Split(train, test, settings.target_column, dataset.class_names)
 
 
 def _read_csv(path: Path) -> Dataset:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import mlflow
 from sklearn.base import is_classifier
@@ -32,6 +32,7 @@ class Recipe(Generic[Chosen]):
     experiment: str
     model_name: str
     extra_requirements: Sequence[str] = ()
+    predict_fn: str = "predict"
 
 
 def run_training(
@@ -42,16 +43,18 @@ def run_training(
     experiment: str,
     model_name: str,
     extra_requirements: Sequence[str] = (),
+    predict_fn: Literal["predict", "predict_proba"] = "predict",
 ) -> None:
     """Trains, scores, logs and registers one model, and ends the process with 1 if any of it fails.
 
     `build` makes an unfitted scikit-learn estimator (a pipeline is one). `experiment` and `model_name` stand
     where `MLFLOW_EXPERIMENT` and `REGISTERED_MODEL_NAME` say nothing. `extra_requirements` are installed
-    packages, beside scikit-learn, that the fitted model needs to be loaded.
+    packages, beside scikit-learn, that the fitted model needs to be loaded. `predict_fn` is what /invocations
+    answers with.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     silence_known_warnings()
-    recipe = Recipe(settings, build, built_in, experiment, model_name, tuple(extra_requirements))
+    recipe = Recipe(settings, build, built_in, experiment, model_name, tuple(extra_requirements), predict_fn)
     try:
         _train(recipe)
     except (SettingsError, TrainingError) as error:
@@ -76,6 +79,6 @@ def _train(recipe: Recipe[Chosen]) -> None:
         mlflow.log_metrics(metrics)
         name = run_settings.registered_model_name or recipe.model_name
         held_out = write_held_out(split, settings.held_out_rows)
-        published = publish_model(model, split, name, recipe.extra_requirements, held_out)
+        published = publish_model(model, split, name, recipe.extra_requirements, recipe.predict_fn, held_out)
         shown = ", ".join(f"{key}={value:.4g}" for key, value in metrics.items())
         log.info("registered %s version %s: %s", name, published.version, shown)

@@ -14,12 +14,13 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from mlflow.models.model import ModelInfo
 
 from modelkit.settings import RunSettings
 from modelkit.train.datasets import Dataset, Split
 from modelkit.train.errors import TrackingError
 from modelkit.train.held_out import HELD_OUT_FILE
+from modelkit.train.proving import Proof
+from modelkit.train.publishing import add_compiled_form
 
 _EXAMPLE_ROWS = 3
 # What the logged model needs to be loaded again, given outright: letting MLflow find out takes it a second
@@ -51,26 +52,36 @@ def log_lineage(dataset: Dataset, split: Split) -> None:
 
 
 def publish_model(
-    model: Any, split: Split, name: str, extra_requirements: Sequence[str], held_out: str | None
+    model: Any,
+    split: Split,
+    name: str,
+    extra_requirements: Sequence[str],
+    predict_fn: str,
+    held_out: str | None,
 ) -> ModelVersion:
-    """Logs the model with its held-out rows, and registers it as the next version of `name`."""
+    """Logs the model with held-out rows, compiled form and digests; registers the next version of `name`."""
     example = split.test_features.head(_EXAMPLE_ROWS)
     needed = (*_BASE_REQUIREMENTS, *extra_requirements)
-    logged: ModelInfo = mlflow.sklearn.log_model(
+    signature = infer_signature(example, getattr(model, predict_fn)(example))
+    logged = mlflow.sklearn.log_model(
         model,
         name="model",
-        signature=infer_signature(example, model.predict(example)),
+        signature=signature,
         # Written also as a ready body for /invocations, which whoever rolls the model out probes it with.
         input_example=example,
         # skops, the default, refuses a forest unless its types are trusted by name, and cannot hold a class
         # that train.py defines; its list of trusted types is read from the model, so it protects no server.
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_CLOUDPICKLE,
         pip_requirements=[f"{package}=={version(package)}" for package in needed],
+        pyfunc_predict_fn=predict_fn,
     )
     if held_out is not None:
         _add_file(logged.model_id, HELD_OUT_FILE, held_out)
-    # Last, so that whoever finds the version finds all of it.
-    return mlflow.register_model(logged.model_uri, name)
+    proof = Proof(getattr(model, predict_fn), predict_fn, split.test_features, split.train_features)
+    add_compiled_form(logged, model, proof, split.class_names)
+    # Last, so that whoever finds the version finds all of its files.
+    registered: ModelVersion = mlflow.register_model(logged.model_uri, name)
+    return registered
 
 
 def _add_file(model_id: str, path: PurePosixPath, text: str) -> None:

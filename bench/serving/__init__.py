@@ -1,0 +1,1 @@
+"""Our server beside the others: the same models, requests, cores and minutes for all of them."""

@@ -1,0 +1,99 @@
+"""The native model of a scikit-learn flavour, asked with a frame that is made at once from a plain request.
+
+MLflow takes longer to parse and check a row than most models take to answer it. For columns of doubles and
+text, what comes out is known beforehand: the same frame. An error in it is told by MLflow's own way.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from modelkit.manifest import Column
+from modelkit.serve.answers import CountRows, PredictLean
+from modelkit.serve.batching import Batcher
+from modelkit.serve.lean import LeanProtocol
+
+if TYPE_CHECKING:
+    from mlflow.pyfunc import PyFuncModel
+
+_FLAVOUR = "mlflow.sklearn"
+
+Columns = Sequence[Sequence[Any]]
+
+
+class FrameModel:
+    def __init__(
+        self, ask: Callable[[Any], Any], columns: Sequence[Column], count_rows: CountRows, *, together: bool
+    ) -> None:
+        """`together`: requests that come while it is at work are answered by its next turn."""
+        self._predict, self._columns, self._count_rows = ask, columns, count_rows
+        self._index = pd.Index([column.name for column in columns])
+        self._answer_matrix: Callable[[Any], list[Any] | None] = self._ask_matrix
+        self._answer_columns: Callable[[Columns], list[Any] | None] = self._ask_columns
+        if together:
+            self._answer_matrix = Batcher[Any](self._ask_matrix, np.vstack, len).answer
+            self._answer_columns = Batcher[Columns](self._ask_columns, _join_columns, _count_rows).answer
+
+    def answer_matrix(self, rows: Any) -> list[Any] | None:
+        return self._answer_matrix(np.array(rows, np.float64))
+
+    def answer_columns(self, columns: Columns) -> list[Any] | None:
+        if any(column.type == "string" for column in self._columns):
+            return self._answer_columns(columns)
+        return self._answer_matrix(np.array(columns, np.float64).T)
+
+    def _ask_matrix(self, matrix: Any) -> list[Any] | None:
+        return self._ask(pd.DataFrame(matrix, columns=self._index))
+
+    def _ask_columns(self, columns: Columns) -> list[Any] | None:
+        given = zip(self._columns, columns, strict=True)
+        return self._ask(
+            pd.DataFrame(
+                {
+                    column.name: list(values) if column.type == "string" else np.array(values, np.float64)
+                    for column, values in given
+                }
+            )
+        )
+
+    def _ask(self, frame: pd.DataFrame) -> list[Any] | None:
+        self._count_rows(len(frame))
+        try:
+            found = self._predict(frame)
+        except Exception:  # noqa: BLE001 - whatever it is, MLflow's own way meets it again and tells it
+            return None
+        if isinstance(found, list):
+            found = np.asarray(found)
+        if not isinstance(found, np.ndarray) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+            return None
+        answer: list[Any] = found.tolist()
+        return answer
+
+
+def make_lean_native(model: "PyFuncModel", count_rows: CountRows, *, together: bool) -> PredictLean | None:
+    """None where only MLflow's own way understands the requests."""
+    from mlflow.types import DataType
+
+    schema = model.metadata.get_input_schema()
+    flavour = model.metadata.flavors["python_function"]
+    if flavour.get("loader_module") != _FLAVOUR or schema is None or not schema.has_input_names():
+        return None
+    if any(spec.type not in (DataType.double, DataType.string) for spec in schema.inputs):
+        return None
+    columns = tuple(
+        Column(spec.name, "double" if spec.type == DataType.double else "string") for spec in schema.inputs
+    )
+    ask = getattr(model.get_raw_model(), flavour.get("predict_fn", "predict"))
+    frames = FrameModel(ask, columns, count_rows, together=together)
+    return LeanProtocol(frames, columns, "float64").answer
+
+
+def _join_columns(tables: list[Columns]) -> Columns:
+    return [list(chain.from_iterable(parts)) for parts in zip(*tables, strict=True)]
+
+
+def _count_rows(columns: Columns) -> int:
+    return len(columns[0])

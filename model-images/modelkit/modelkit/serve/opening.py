@@ -1,0 +1,176 @@
+"""Decides how a model is served: compiled where that was proven, else by MLflow's own code; and says why."""
+
+import logging
+import os
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelkit.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
+from modelkit.serve.answers import About, CountRows, Limits, Predict, PredictLean
+from modelkit.serve.artifacts import ArtifactService, NotDirect, Source, make_credentials
+from modelkit.serve.cache import Cache
+from modelkit.serve.fetching import ModelFiles, ModelLoadError, fetch_model, open_local
+from modelkit.serve.native import NativeWhenNeeded, load_native
+from modelkit.serve.telemetry import Telemetry
+from modelkit.settings import ServeSettings, SettingsError
+
+if TYPE_CHECKING:
+    from modelkit.compiled import CompiledModel
+
+_LONGEST_INLINE = 0.001  # seconds of prediction that the event loop may be held for
+_MOST_INLINE = 16 * 2**10  # bytes; parsing takes time, too
+_MEASURED_ROWS = 64
+_THREADS_TOGETHER = 32
+_BYTES_PER_CELL = 4  # the least that a cell takes in JSON, with its comma
+
+log = logging.getLogger("modelkit.serve")
+
+
+@dataclass(frozen=True)
+class Served:
+    predict: Predict
+    about: About
+    limits: Limits
+    lean: PredictLean | None = None
+
+
+def open_model(settings: ServeSettings, folder: Path, telemetry: Telemetry) -> Served:
+    """`folder` is the server's own, for as long as it runs. Raises ModelLoadError."""
+    uri = settings.serve_model_uri
+    if settings.serve_workers > 1 and "@" in uri:
+        raise SettingsError(
+            f"SERVE_MODEL_URI={uri} names an alias, which may move: several workers need a version"
+        )
+    count_rows = telemetry.count_rows
+    files, reason = _find_files(settings, folder)
+    if files is not None and MANIFEST_FILE in files.digests.files:
+        return _open_compiled(settings, files, folder, count_rows)
+    if files is not None:
+        reason = files.digests.native
+    model = folder / "native"
+    model.mkdir()
+    native = load_native(uri, files, model)
+    from modelkit.serve.frames import make_lean_native
+    from modelkit.serve.protocol import make_predict
+
+    schema = native.metadata.get_input_schema()
+    columns = tuple(schema.input_names()) if schema is not None and schema.has_input_names() else ()
+    together = files is not None and files.digests.together
+    lean = make_lean_native(native, count_rows, together=together)
+    if lean is not None and together:
+        reason += "; requests that come together are answered together"
+    about = _describe(settings, files, "native", reason, columns)
+    limits = _set_limits(settings)
+    if together:  # a thread that waits for its turn costs nothing
+        limits = replace(limits, threads=max(limits.threads, _THREADS_TOGETHER))
+    return Served(make_predict(native, count_rows), about, limits, lean)
+
+
+def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | None, str]:
+    """None, and why, where only MLflow's client can get the model."""
+    if settings.model_served != "mlflow" and (local := open_local(settings.serve_model_uri)) is not None:
+        return local, ""
+    if settings.model_served == "local":
+        uri = settings.serve_model_uri
+        raise ModelLoadError(f"{uri} cannot be loaded: MODEL_SERVED=local, and it is no model's folder")
+    mlflow = settings.mlflow_tracking_uri or settings.mlflow_server_host
+    if mlflow is None:
+        raise SettingsError("MLFLOW_TRACKING_URI is not set, and SERVE_MODEL_URI is no folder")
+    credentials = make_credentials(
+        settings.mlflow_tracking_username, settings.mlflow_tracking_password, settings.mlflow_tracking_token
+    )
+    try:
+        service = ArtifactService(mlflow, credentials)
+        return _fetch(settings, service, folder), ""
+    except NotDirect as error:
+        log.info("fetched by MLflow's client: %s", error)
+        os.environ["MLFLOW_TRACKING_URI"] = mlflow  # where that client looks
+        return None, str(error)
+    except OSError as error:
+        raise ModelLoadError(f"{settings.serve_model_uri} cannot be loaded: {error}") from error
+
+
+def _fetch(settings: ServeSettings, service: ArtifactService, folder: Path) -> ModelFiles:
+    uri, shared = settings.serve_model_uri, settings.serve_cache_dir
+    if shared is not None:
+        try:
+            cache = Cache(shared)
+        except OSError as error:
+            raise ModelLoadError(f"SERVE_CACHE_DIR={shared}: {error}") from error
+        try:
+            return fetch_model(uri, service, cache)
+        except OSError as error:  # it is full, or another server has spoilt it
+            log.warning("SERVE_CACHE_DIR=%s: %s; fetched without it", shared, error)
+    return fetch_model(uri, service, Cache(folder / "cache"))
+
+
+def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path, count_rows: CountRows) -> Served:
+    import msgspec
+
+    from modelkit.compiled import CompiledModel
+    from modelkit.serve.lean import LeanProtocol
+
+    try:
+        manifest = msgspec.json.decode(files.read(MANIFEST_FILE), type=Manifest)
+        compiled = CompiledModel(files.read(GRAPH_FILE), manifest)
+    except msgspec.MsgspecError as error:
+        message = f"{settings.serve_model_uri} cannot be loaded: {MANIFEST_FILE}: {error}"
+        raise ModelLoadError(message) from error
+    reason = f"proven on {manifest.rows} rows to {manifest.difference:.2g}, {manifest.precision}"
+    columns = tuple(column.name for column in manifest.columns)
+    model = folder / "native"
+    model.mkdir()
+    return Served(
+        NativeWhenNeeded(settings.serve_model_uri, files, model, count_rows),
+        _describe(settings, files, "compiled", reason, columns),
+        _set_limits(settings, compiled),
+        LeanProtocol(compiled, manifest.columns, manifest.precision, count_rows).answer,
+    )
+
+
+def _describe(
+    settings: ServeSettings,
+    files: ModelFiles | None,
+    path: str,
+    reason: str,
+    columns: tuple[str, ...] = (),
+) -> About:
+    source = Source("") if files is None else files.source
+    return About(
+        mlflow_version=version("mlflow-skinny"),
+        uri=settings.serve_model_uri,
+        name=settings.model_name or source.name,
+        version=settings.model_version or source.version,
+        run_id=settings.mlflow_run_id or source.run_id,
+        mlflow_uri=settings.mlflow_tracking_uri or settings.mlflow_server_host,
+        path=path,
+        reason=reason,
+        classes=() if files is None else files.digests.classes,
+        class_names=() if files is None else files.digests.class_names,
+        columns=columns,
+    )
+
+
+def _set_limits(settings: ServeSettings, compiled: "CompiledModel | None" = None) -> Limits:
+    return Limits(
+        request_seconds=settings.mlflow_scoring_server_request_timeout,
+        body_bytes=settings.serve_max_body_bytes,
+        waiting=settings.serve_max_waiting,
+        threads=settings.serve_threads,
+        inline_bytes=0 if compiled is None else _measure_inline(compiled),
+    )
+
+
+def _measure_inline(compiled: "CompiledModel") -> int:
+    """The size of a body that the event loop answers in a millisecond at most, by what a row takes here."""
+    columns = compiled.manifest.columns
+    stand_ins = [(column.known or ("",))[0] if column.type == "string" else 0 for column in columns]
+    rows = [[value] * _MEASURED_ROWS for value in stand_ins]
+    compiled.answer_columns(rows)  # the first allocates
+    started = time.perf_counter()
+    compiled.answer_columns(rows)
+    per_row = (time.perf_counter() - started) / _MEASURED_ROWS
+    return min(_MOST_INLINE, int(_LONGEST_INLINE / per_row * len(columns) * _BYTES_PER_CELL))
