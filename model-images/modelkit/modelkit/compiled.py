@@ -21,7 +21,7 @@ class CompiledModel:
         options = onnxruntime.SessionOptions()
         # Requests run beside each other; threads inside one would wait for those of another.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # what it warns of concerns who exported the graph
+        options.log_severity_level = 4  # errors are raised, too; the rest concerns who exported the graph
         self.manifest = manifest
         self._run = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"]).run
         self._outputs = [manifest.output]
@@ -69,7 +69,6 @@ class CompiledModel:
         if self.manifest.flat and found.ndim > 1:
             found = found.reshape(-1)
         if self.manifest.answer == "number":
-            # A float32 is told with the digits it has, not with those its double happens to have.
             if not np.isfinite(found).all():
                 return None
         elif self.manifest.answer == "boolean":

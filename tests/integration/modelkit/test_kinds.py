@@ -21,8 +21,9 @@ Json = Any
 
 HERE = Path(__file__).parent / "kinds"
 NUMBERS = ["width", "height", "weight"]
-MIXED_COMPILED = {"forest-mixed", "logistic-mixed", "logistic-strict", "chances"}
+MIXED_COMPILED = {"forest-mixed", "logistic-mixed", "logistic-strict", "chances", "linear-gaps"}
 MIXED = MIXED_COMPILED | {"own-mixed"}
+SWITCHED = {"forest-switch"}
 NATIVE = {"histogram", "vote", "own-code", "own-forest", "own-mixed"}
 COMPILED = {
     "forest",
@@ -41,7 +42,7 @@ COMPILED = {
     "vectors",
     "neurons",
     "stack",
-} | MIXED_COMPILED
+} | (MIXED_COMPILED | SWITCHED)
 
 pytestmark = pytest.mark.xdist_group("kinds")  # the models are dear: one worker is enough
 
@@ -132,17 +133,22 @@ odd: st.SearchStrategy[Json] = st.one_of(
     st.sampled_from([None, True, False, "7.5", "old", "", [1], {}, 1e39, 2**53 + 1]),
 )
 words = st.sampled_from(["red", "green", "blue"])
-odd_words = st.sampled_from(["pink", "", None, 3, True, "Red", ["red"]])
+odd_words = st.sampled_from(["pink", "", "nan", "None", "éred", None, 3, True, "Red", ["red"]])
+odd_switches = st.sampled_from([None, 0, 1, 1.0, "true", "", [True]])
 
 
 @st.composite
-def rows(draw: st.DrawFn, mixed: bool) -> tuple[list[str], list[list[Json]]]:
+def rows(draw: st.DrawFn, kind: str) -> tuple[list[str], list[list[Json]]]:
     """Columns and rows, most of them as the model wants them."""
     is_odd = draw(st.booleans())
     numbers = st.one_of(plain, plain, plain, odd) if is_odd else plain
-    names = [*NUMBERS, "colour"] if mixed else list(NUMBERS)
+    names = list(NUMBERS)
     cells = [numbers] * len(NUMBERS)
-    if mixed:
+    if kind in SWITCHED:
+        names.append("painted")
+        cells.append(st.one_of(st.booleans(), st.booleans(), odd_switches) if is_odd else st.booleans())
+    if kind in MIXED:
+        names.append("colour")
         cells.append(st.one_of(words, words, odd_words) if is_odd else words)
     change = draw(st.sampled_from(["none", "none", "none", "order", "extra", "missing", "renamed"]))
     if change == "extra":
@@ -200,7 +206,7 @@ def test_any_request_is_answered_as_mlflow_answers_it(kinds: Kinds, kind: str) -
         suppress_health_check=list(HealthCheck),
     )
     @given(
-        drawn=rows(kind in MIXED),
+        drawn=rows(kind),
         form=st.sampled_from(FORMS),
         params=st.sampled_from(["none", "none", None, {}, {"depth": 3}]),
     )

@@ -5,6 +5,7 @@ where none does, the native model is served and the reason is told.
 """
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +15,10 @@ import msgspec
 from mlflow.types import DataType, Schema
 from onnx import load_model_from_string
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import (
-    BooleanTensorType,
-    DoubleTensorType,
-    FloatTensorType,
-    StringTensorType,
-)
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.base import is_classifier
 
+from modelkit.compiled import is_number
 from modelkit.manifest import Column, ColumnType, Manifest
 from modelkit.train.boosters import register_boosters
 from modelkit.train.proving import Proof, Unproven, prove
@@ -37,6 +34,9 @@ _TYPES: dict[object, ColumnType] = {
 }
 _ANSWERS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "O": "string", "U": "string"}
 _OPERATORS = {"": 18, "ai.onnx.ml": 3}  # versions that every converter and runtime knows
+# A converter takes half a second and 15 MiB of memory for each MiB of a forest, in the trainer's own process.
+_MOST_BYTES = 64 * 2**20  # of the native model
+_MOST_SECONDS = 60.0  # after which no other form is tried
 _LONGEST_REASON = 400  # characters; it becomes a tag
 
 log = logging.getLogger("modelkit.train")
@@ -52,12 +52,25 @@ class NotCompiled(Exception):
     """The native model will be served; the message is the reason."""
 
 
-def compile_model(model: Any, schema: Schema, proof: Proof) -> Compiled:
-    """The first export that is proven. Raises NotCompiled."""
+def compile_model(
+    model: Any, schema: Schema, proof: Proof, native_bytes: int = 0, most_seconds: float = _MOST_SECONDS
+) -> Compiled:
+    """The first export that is proven. Raises NotCompiled, and nothing else: the training was good."""
+    started = time.monotonic()
+    if native_bytes > _MOST_BYTES:
+        raise NotCompiled(
+            f"not compiled: of {native_bytes / 2**20:.0f} MiB, {_MOST_BYTES // 2**20} are tried at most"
+        )
     columns = _read_columns(schema)
-    register_boosters()
-    reasons = []
+    try:
+        register_boosters()
+    except Exception:
+        log.warning("XGBoost and LightGBM models cannot be compiled", exc_info=True)
+    reasons: list[str] = []
     for matrix, precision in _forms(columns):
+        if reasons and time.monotonic() - started > most_seconds:
+            log.info("no other form is tried after %.0f s", most_seconds)
+            break
         try:
             graph = _export(model, columns, matrix, precision)
             manifest = _describe(model, graph, columns, matrix, precision, proof)
@@ -75,7 +88,7 @@ def _read_columns(schema: Schema) -> tuple[Column, ...]:
         raise NotCompiled("not convertible: the signature has no named columns")
     columns = []
     for spec in schema.inputs:
-        if spec.type not in _TYPES or not isinstance(spec.name, str):
+        if not isinstance(spec.type, DataType) or spec.type not in _TYPES or not isinstance(spec.name, str):
             raise NotCompiled(f"not convertible: column {spec.name!r} is of type {spec.type}")
         columns.append(Column(spec.name, _TYPES[spec.type]))
     return tuple(columns)
@@ -83,7 +96,7 @@ def _read_columns(schema: Schema) -> tuple[Column, ...]:
 
 def _forms(columns: tuple[Column, ...]) -> Iterator[tuple[bool, str]]:
     """A model that selects columns by name needs one input for each; any other is faster with one for all."""
-    numbers = all(column.type not in ("string", "boolean") for column in columns)
+    numbers = all(is_number(column) for column in columns)
     for precision in _TOLERANCES:
         if numbers:
             yield True, precision
@@ -92,11 +105,11 @@ def _forms(columns: tuple[Column, ...]) -> Iterator[tuple[bool, str]]:
 
 def _export(model: Any, columns: tuple[Column, ...], matrix: bool, precision: str) -> bytes:
     number = FloatTensorType if precision == "float32" else DoubleTensorType
-    kinds = {"string": StringTensorType, "boolean": BooleanTensorType}
     if matrix:
         inputs = [("X", number([None, len(columns)]))]
     else:
-        inputs = [(column.name, kinds.get(column.type, number)([None, 1])) for column in columns]
+        kinds = [number if is_number(column) else StringTensorType for column in columns]  # 1 for true
+        inputs = [(column.name, kind([None, 1])) for column, kind in zip(columns, kinds, strict=True)]
     options = {id(model): {"zipmap": False}} if is_classifier(model) else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter's own making

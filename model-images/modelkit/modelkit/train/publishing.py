@@ -29,10 +29,11 @@ def add_compiled_form(logged: ModelInfo, model: Any, proof: Proof, class_names: 
         (folder / REGISTERED_MODEL_META_FILE_NAME).unlink(
             missing_ok=True
         )  # the download's own, not the model's
-        metrics = {"compiled.native_bytes": float(_size(folder))}
+        native_bytes = _size(folder)
+        metrics = {"compiled.native_bytes": float(native_bytes)}
         verdict, reason = "proven", ""
         try:
-            compiled = compile_model(model, logged.signature.inputs, proof)
+            compiled = compile_model(model, logged.signature.inputs, proof, native_bytes)
         except NotCompiled as refused:
             verdict = reason = str(refused)
         else:

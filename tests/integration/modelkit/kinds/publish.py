@@ -42,15 +42,20 @@ ROWS = 240
 NUMBERS = ["width", "height", "weight"]
 
 
-def make_frame(*, mixed: bool, target: str) -> pd.DataFrame:
+def make_frame(table: str, target: str) -> pd.DataFrame:
     chance = np.random.default_rng(7)
     frame = pd.DataFrame({name: chance.normal(10, 4, ROWS).round(3) for name in NUMBERS})
     size = frame["width"] * 2 - frame["height"] + frame["weight"] ** 2 / 10
-    if mixed:
+    if table == "switch":
+        frame["painted"] = chance.random(ROWS) > 0.5
+        size += frame["painted"] * 8
+    if table in ("words", "words with gaps"):
         frame["colour"] = chance.choice(["red", "green", "blue"], ROWS)
         size += (frame["colour"] == "red") * 8
         frame.loc[chance.choice(ROWS, 30, replace=False), "weight"] = np.nan
         size = size.fillna(5)
+    if table == "words with gaps":
+        frame.loc[chance.choice(ROWS, 15, replace=False), "colour"] = None
     bins = pd.cut(size, 3, labels=False)
     targets = {
         "number": size,
@@ -78,60 +83,67 @@ def mix_by_own_code(model: Any) -> Any:
     return make_pipeline(make_column_transformer((numbers, NUMBERS), (words, ["colour"])), model)
 
 
-# kind -> how it is made, on words and missing values too or on numbers only, target, what it answers with
-KINDS: dict[str, tuple[Callable[[], Any], bool, str, str]] = {
-    "forest": (lambda: RandomForestRegressor(20, random_state=0), False, "number", "predict"),
-    "forest-words": (lambda: RandomForestClassifier(15, random_state=0), False, "word", "predict"),
-    "forest-mixed": (lambda: mix(RandomForestRegressor(15, random_state=0)), True, "number", "predict"),
-    "extra-trees": (lambda: ExtraTreesRegressor(15, random_state=0), False, "number", "predict"),
-    "tree": (lambda: DecisionTreeClassifier(max_depth=4, random_state=0), False, "class", "predict"),
-    "boosting": (lambda: GradientBoostingRegressor(random_state=0), False, "number", "predict"),
-    "boosting-flag": (lambda: GradientBoostingClassifier(random_state=0), False, "flag", "predict"),
-    "ada": (lambda: AdaBoostClassifier(n_estimators=20, random_state=0), False, "class", "predict"),
-    "histogram": (lambda: HistGradientBoostingRegressor(random_state=0), False, "number", "predict"),
-    "linear": (lambda: LinearRegression(), False, "number", "predict"),
-    "polynomial": (lambda: make_pipeline(PolynomialFeatures(2), Ridge()), False, "number", "predict"),
-    "components": (lambda: make_pipeline(PCA(2), LinearRegression()), False, "number", "predict"),
-    "logistic": (lambda: make_pipeline(StandardScaler(), LogisticRegression()), False, "class", "predict"),
-    "logistic-mixed": (lambda: mix(LogisticRegression()), True, "word", "predict"),
-    "logistic-strict": (lambda: mix_strictly(LogisticRegression(max_iter=1000)), True, "flag", "predict"),
-    "chances": (lambda: mix(LogisticRegression()), True, "word", "predict_proba"),
-    "bayes": (lambda: GaussianNB(), False, "class", "predict"),
-    "neighbours": (lambda: KNeighborsRegressor(), False, "number", "predict"),
-    "vectors": (lambda: make_pipeline(StandardScaler(), SVC()), False, "word", "predict"),
+# kind -> how it is made, on which table, target, what it answers with
+KINDS: dict[str, tuple[Callable[[], Any], str, str, str]] = {
+    "forest": (lambda: RandomForestRegressor(20, random_state=0), "numbers", "number", "predict"),
+    "forest-words": (lambda: RandomForestClassifier(15, random_state=0), "numbers", "word", "predict"),
+    "forest-mixed": (lambda: mix(RandomForestRegressor(15, random_state=0)), "words", "number", "predict"),
+    "extra-trees": (lambda: ExtraTreesRegressor(15, random_state=0), "numbers", "number", "predict"),
+    "tree": (lambda: DecisionTreeClassifier(max_depth=4, random_state=0), "numbers", "class", "predict"),
+    "boosting": (lambda: GradientBoostingRegressor(random_state=0), "numbers", "number", "predict"),
+    "boosting-flag": (lambda: GradientBoostingClassifier(random_state=0), "numbers", "flag", "predict"),
+    "ada": (lambda: AdaBoostClassifier(n_estimators=20, random_state=0), "numbers", "class", "predict"),
+    "histogram": (lambda: HistGradientBoostingRegressor(random_state=0), "numbers", "number", "predict"),
+    "linear": (lambda: LinearRegression(), "numbers", "number", "predict"),
+    "polynomial": (lambda: make_pipeline(PolynomialFeatures(2), Ridge()), "numbers", "number", "predict"),
+    "components": (lambda: make_pipeline(PCA(2), LinearRegression()), "numbers", "number", "predict"),
+    "logistic": (
+        lambda: make_pipeline(StandardScaler(), LogisticRegression()),
+        "numbers",
+        "class",
+        "predict",
+    ),
+    "logistic-mixed": (lambda: mix(LogisticRegression()), "words", "word", "predict"),
+    "logistic-strict": (lambda: mix_strictly(LogisticRegression(max_iter=1000)), "words", "flag", "predict"),
+    "chances": (lambda: mix(LogisticRegression()), "words", "word", "predict_proba"),
+    "linear-gaps": (lambda: mix(LinearRegression()), "words with gaps", "number", "predict"),
+    "forest-switch": (lambda: RandomForestClassifier(15, random_state=0), "switch", "word", "predict"),
+    "bayes": (lambda: GaussianNB(), "numbers", "class", "predict"),
+    "neighbours": (lambda: KNeighborsRegressor(), "numbers", "number", "predict"),
+    "vectors": (lambda: make_pipeline(StandardScaler(), SVC()), "numbers", "word", "predict"),
     "neurons": (
         lambda: make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=2000, random_state=0)),
-        False,
+        "numbers",
         "class",
         "predict",
     ),
     "vote": (
         lambda: VotingClassifier([("a", LogisticRegression(max_iter=1000)), ("b", GaussianNB())]),
-        False,
+        "numbers",
         "class",
         "predict",
     ),
     "stack": (
         lambda: StackingRegressor([("a", Ridge()), ("b", LinearRegression())]),
-        False,
+        "numbers",
         "number",
         "predict",
     ),
     "own-forest": (
         lambda: make_pipeline(FunctionTransformer(np.abs), RandomForestRegressor(60, random_state=0)),
-        False,
+        "numbers",
         "number",
         "predict",
     ),
     "own-mixed": (
         lambda: mix_by_own_code(RandomForestClassifier(40, n_jobs=-1, random_state=0)),
-        True,
+        "words",
         "word",
         "predict",
     ),
     "own-code": (
         lambda: make_pipeline(FunctionTransformer(np.abs), LinearRegression()),
-        False,
+        "numbers",
         "number",
         "predict",
     ),
@@ -143,8 +155,8 @@ def main() -> None:
     mlflow.set_experiment("kinds")
     settings = TrainingSettings()
     found = {}
-    for kind, (make, mixed, target, predict_fn) in KINDS.items():
-        dataset = Dataset(kind, make_frame(mixed=mixed, target=target))
+    for kind, (make, table, target, predict_fn) in KINDS.items():
+        dataset = Dataset(kind, make_frame(table, target))
         split = split_dataset(dataset, settings, stratify=False)
         model = make().fit(split.train_features, split.train_target)
         with mlflow.start_run() as run:
