@@ -3,6 +3,7 @@
 A refusal passes as it is: MLflow's status and error shape.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import msgspec
 
 from modelkit.manifest import Label
-from modelkit.serve.answers import About
+from modelkit.serve.answers import About, Answer
+from modelkit.serve.lean import UNREADABLE
+
+_JSON = "application/json"
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -22,10 +26,19 @@ class BadCall(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """`ask`: its body -> a body for /invocations. `tell`: the predictions -> its answer."""
+    """`ask`: its body -> a body for /invocations; None: it is one already, and so is its answer.
 
-    ask: Callable[[bytes], bytes]
-    tell: Callable[[list[Any]], Any]
+    `tell`: the predictions -> its answer.
+    """
+
+    ask: Callable[[bytes], bytes | None]
+    tell: Callable[[Any], Any]
+
+    def translate(self, answer: Answer) -> Answer:
+        if answer.status != 200:
+            return answer
+        predictions = json.loads(answer.body)["predictions"]  # with NaN, as MLflow writes it
+        return Answer(200, json.dumps(self.tell(predictions)).encode(), _JSON)
 
 
 class _Samples(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,18 +50,33 @@ class _Features(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def make_samples_call(about: About) -> Call:
-    """`{"samples": [{column: value}]}` -> `{"class_id": [...], "class_label": [...]}`."""
+    """`{"samples": [{column: value}]}` -> `{"class_id": [...], "class_label": [...]}`.
+
+    Of a model that tells chances, the likeliest. Predictions that are no classes are told as they are.
+    """
     places: dict[Label, int] = {label: place for place, label in enumerate(about.classes)}
+    names = tuple(map(str, about.labels))
 
-    def ask(body: bytes) -> bytes:
-        return b'{"dataframe_records":%s}' % bytes(_read(body, _Samples, '{"samples": [{...}]}').samples)
+    def ask(body: bytes) -> bytes | None:
+        try:
+            samples = _decode(body, type=_Samples).samples
+        except UNREADABLE:
+            return None
+        return b'{"dataframe_records":%s}' % bytes(samples)
 
-    def tell(predictions: list[Any]) -> Any:
-        if not places:
+    def find(prediction: Any) -> int | None:
+        if isinstance(prediction, list):
+            is_chances = len(prediction) == len(places) and all(
+                isinstance(part, float) for part in prediction
+            )
+            return prediction.index(max(prediction)) if is_chances else None
+        return places.get(prediction) if isinstance(prediction, Label) else None
+
+    def tell(predictions: Any) -> Any:
+        found = [find(prediction) for prediction in predictions] if isinstance(predictions, list) else [None]
+        if not places or None in found:
             return {"predictions": predictions}
-        found = [places.get(label) for label in predictions]
-        names = about.class_names or tuple(map(str, about.classes))
-        return {"class_id": found, "class_label": [None if at is None else names[at] for at in found]}
+        return {"class_id": found, "class_label": [names[place] for place in found if place is not None]}
 
     return Call(ask, tell)
 
@@ -57,17 +85,20 @@ def make_stream_call(about: About) -> Call:
     """`{"X": 0.2}`, or a row for a model of several features -> `{"y": one prediction}`."""
 
     def ask(body: bytes) -> bytes:
-        row = _read(body, _Features, '{"X": number or row}').X
+        row = _read(body, '{"X": number or row}')
         return _make_split(about, [row if isinstance(row, list) else [row]])
 
-    return Call(ask, lambda predictions: {"y": predictions[0]})
+    def tell(predictions: Any) -> Any:
+        return {"y": predictions[0] if isinstance(predictions, list) and predictions else predictions}
+
+    return Call(ask, tell)
 
 
 def make_batch_call(about: About) -> Call:
     """`{"X": [0.2, 0.5]}`, or a list of rows -> `{"y": [...]}`."""
 
     def ask(body: bytes) -> bytes:
-        rows = _read(body, _Features, '{"X": [number or row, ...]}').X
+        rows = _read(body, '{"X": [number or row, ...]}')
         if not isinstance(rows, list):
             raise BadCall('the body must be {"X": [number or row, ...]}')
         return _make_split(about, [row if isinstance(row, list) else [row] for row in rows])
@@ -75,23 +106,10 @@ def make_batch_call(about: About) -> Call:
     return Call(ask, lambda predictions: {"y": predictions})
 
 
-def holds_samples(body: bytes) -> bool:
-    """Whether it is a body of `make_samples_call`; anything else that comes to /predict is MLflow's."""
+def _read(body: bytes, shape: str) -> Any:
     try:
-        _decode(body, type=_Samples)
-    except (msgspec.MsgspecError, RecursionError):
-        return False
-    return True
-
-
-def tell_predictions(call: Call, body: bytes) -> bytes:
-    return _encode(call.tell(_decode(body)["predictions"]))
-
-
-def _read(body: bytes, kind: Any, shape: str) -> Any:
-    try:
-        return _decode(body, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+        return _decode(body, type=_Features).X
+    except UNREADABLE as error:
         raise BadCall(f"the body must be {shape}: {error}") from error
 
 

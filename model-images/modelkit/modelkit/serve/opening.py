@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from modelkit.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
 from modelkit.serve.answers import About, CountRows, Limits, Predict, PredictLean
 from modelkit.serve.artifacts import ArtifactService, NotDirect, Source, make_credentials
+from modelkit.serve.batching import Permits, hold
 from modelkit.serve.cache import Cache
 from modelkit.serve.fetching import ModelFiles, ModelLoadError, fetch_model, open_local
 from modelkit.serve.native import NativeWhenNeeded, load_native
@@ -24,7 +25,8 @@ _LONGEST_INLINE = 0.001  # seconds of prediction that the event loop may be held
 _MOST_INLINE = 16 * 2**10  # bytes; parsing takes time, too
 _MEASURED_ROWS = 64
 _THREADS_TOGETHER = 32
-_BYTES_PER_CELL = 4  # the least that a cell takes in JSON, with its comma
+_BYTES_PER_CELL = 2  # the least that a cell takes in JSON: a digit and a comma
+_BYTES_PER_NAME = len('"":[],')  # beside itself
 
 log = logging.getLogger("modelkit.serve")
 
@@ -59,14 +61,17 @@ def open_model(settings: ServeSettings, folder: Path, telemetry: Telemetry) -> S
     schema = native.metadata.get_input_schema()
     columns = tuple(schema.input_names()) if schema is not None and schema.has_input_names() else ()
     together = files is not None and files.digests.together
-    lean = make_lean_native(native, count_rows, together=together)
+    permits = Permits(settings.serve_threads) if together else None
+    lean = make_lean_native(native, count_rows, permits)
     if lean is not None and together:
         reason += "; requests that come together are answered together"
     about = _describe(settings, files, "native", reason, columns)
     limits = _set_limits(settings)
-    if together:  # a thread that waits for its turn costs nothing
+    predict = make_predict(native, count_rows)
+    if permits is not None:  # a thread that waits for its turn costs nothing
         limits = replace(limits, threads=max(limits.threads, _THREADS_TOGETHER))
-    return Served(make_predict(native, count_rows), about, limits, lean)
+        predict = hold(permits, predict)
+    return Served(predict, about, limits, lean)
 
 
 def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | None, str]:
@@ -173,4 +178,5 @@ def _measure_inline(compiled: "CompiledModel") -> int:
     started = time.perf_counter()
     compiled.answer_columns(rows)
     per_row = (time.perf_counter() - started) / _MEASURED_ROWS
-    return min(_MOST_INLINE, int(_LONGEST_INLINE / per_row * len(columns) * _BYTES_PER_CELL))
+    names = sum(len(column.name.encode()) + _BYTES_PER_NAME for column in columns)  # which any body has
+    return min(_MOST_INLINE, names + int(_LONGEST_INLINE / per_row * len(columns) * _BYTES_PER_CELL))
