@@ -30,6 +30,7 @@ class Limits:
     bodies: int = 4  # times `body_bytes`: of all requests together, while they are read or wait
     waiting: int = 128  # requests that wait for a thread or are in one
     threads: int = 4
+    turns: int = 0  # threads, where more: of requests that wait to be answered together
     inline_bytes: int = 16 * 2**10  # larger bodies would hold the event loop for too long
 
 

@@ -54,7 +54,7 @@ class App:
         model = {"name": about.name or "", "version": about.version or "", "path": about.path}
         self._labels = {**model, "run_id": about.run_id or ""}
         self._telemetry = telemetry or Telemetry()
-        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="predict")
+        self._threads = ThreadPoolExecutor(max(limits.threads, limits.turns), thread_name_prefix="predict")
         self._ids = (b"%s-%x" % (os.urandom(4).hex().encode(), count) for count in itertools.count(1))
         self._headers = [] if about.version is None else [(b"x-model-version", about.version.encode())]
         self._bodies = Bodies(limits)

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from modelkit.serve.artifacts import ArtifactService, NotDirect, Source, make_cr
 from modelkit.serve.batching import Permits, hold
 from modelkit.serve.cache import Cache
 from modelkit.serve.fetching import ModelFiles, ModelLoadError, fetch_model, open_local
-from modelkit.serve.native import NativeWhenNeeded, load_native
+from modelkit.serve.native import NativeWhenNeeded, load_native, load_predict
 from modelkit.serve.telemetry import Telemetry
 from modelkit.settings import ServeSettings, SettingsError
 
@@ -69,7 +70,7 @@ def open_model(settings: ServeSettings, folder: Path, telemetry: Telemetry) -> S
     limits = _set_limits(settings)
     predict = make_predict(native, count_rows)
     if permits is not None:  # a thread that waits for its turn costs nothing
-        limits = replace(limits, threads=max(limits.threads, _THREADS_TOGETHER))
+        limits = replace(limits, turns=_THREADS_TOGETHER)
         predict = hold(permits, predict)
     return Served(predict, about, limits, lean)
 
@@ -129,7 +130,10 @@ def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path, cou
     model = folder / "native"
     model.mkdir()
     return Served(
-        NativeWhenNeeded(settings.serve_model_uri, files, model, count_rows),
+        NativeWhenNeeded(
+            partial(load_predict, settings.serve_model_uri, files, model, count_rows),
+            settings.mlflow_scoring_server_request_timeout / 2,
+        ),
         _describe(settings, files, "compiled", reason, columns),
         _set_limits(settings, compiled),
         LeanProtocol(compiled, manifest.columns, manifest.precision, count_rows).answer,
