@@ -303,7 +303,8 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
 
 
-async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free() -> None:
+@pytest.mark.parametrize("turns", [0, 4])  # threads that only wait for their turn are none to count on
+async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free(turns: int) -> None:
     release, left = threading.Event(), threading.Event()
 
     def wait(_body: bytes, _type: str | None) -> Answer:
@@ -311,7 +312,7 @@ async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free() 
         left.set()
         return Answer(200, b"late", "text/plain")
 
-    async with connect_as(ABOUT, wait, Limits(request_seconds=0.01, threads=1)) as client:
+    async with connect_as(ABOUT, wait, Limits(request_seconds=0.01, threads=1, turns=turns)) as client:
         assert (await client.post("/invocations", content=b"")).status_code == 504
         assert (await client.get("/ping")).status_code == 503
         assert (await client.get("/health")).json()["status"] == "unhealthy"

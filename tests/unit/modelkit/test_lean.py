@@ -8,6 +8,7 @@ import pytest
 
 from modelkit.manifest import Column
 from modelkit.serve.lean import LeanProtocol
+from modelkit.serve.opening import bound_inline
 
 NUMBERS = (Column("a", "double"), Column("b", "double"))
 MIXED = (Column("a", "double"), Column("b", "string"))
@@ -66,3 +67,11 @@ def test_cells_of_a_float_column_are_rounded_for_a_model_of_doubles() -> None:
     body = {"inputs": {"a": [0.1, 1e39, 2], "b": [0.1, 1e39, 2]}}
     assert LeanProtocol(model, columns, "float64").answer(json.dumps(body).encode()) is not None
     assert model.asked == [[[0.10000000149011612, float("inf"), 2.0], [0.1, 1e39, 2]]]
+
+
+@pytest.mark.parametrize("names", [["a"], ["width", "height", "weight"]])
+def test_a_body_that_the_event_loop_answers_holds_no_more_rows_than_it_has_a_millisecond_for(
+    names: list[str],
+) -> None:
+    shortest = json.dumps({"inputs": {name: [0] * 26 for name in names}}, separators=(",", ":"))
+    assert len(shortest) > bound_inline(names, 0.001 / 25)

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -182,5 +183,10 @@ def _measure_inline(compiled: "CompiledModel") -> int:
     started = time.perf_counter()
     compiled.answer_columns(rows)
     per_row = (time.perf_counter() - started) / _MEASURED_ROWS
-    names = sum(len(column.name.encode()) + _BYTES_PER_NAME for column in columns)  # which any body has
-    return min(_MOST_INLINE, names + int(_LONGEST_INLINE / per_row * len(columns) * _BYTES_PER_CELL))
+    return bound_inline([column.name for column in columns], per_row)
+
+
+def bound_inline(names: Sequence[str], seconds_per_row: float) -> int:
+    names_bytes = sum(len(name.encode()) + _BYTES_PER_NAME for name in names)  # which any body has
+    row_bytes = len(names) * _BYTES_PER_CELL
+    return min(_MOST_INLINE, names_bytes + int(_LONGEST_INLINE / seconds_per_row * row_bytes))
