@@ -90,6 +90,9 @@ OTHERS: dict[str, tuple[str, bytes]] = {
     "JSON with a parameter": ("application/json; format=pandas", b"{}"),
     "JSON that ends early": ("application/json", b'{"inputs": {"age"'),
     "JSON that is not UTF-8": ("application/json", b"\xff\xfe"),
+    "a value that is not UTF-8": ("application/json", b'{"dataframe_records": [{"age": "\xff"}]}'),
+    "a key that is not UTF-8": ("application/json", b'{"dataframe_records": [{"\xff": 1}]}'),
+    "a format that is not UTF-8": ("application/json", b'{"\xff": 1}'),
     "no JSON": ("application/json", b""),
     "plain text": ("text/plain", b"{}"),
     "an empty type": ("", b"{}"),
@@ -101,6 +104,7 @@ OTHERS: dict[str, tuple[str, bytes]] = {
 REFUSED_OTHERWISE: dict[str, bytes] = {
     "nested too deep": b"[" * 100_000,
     "instances nested too deep": b'{"instances":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "a number of very many digits": b'{"inputs": %s}' % (b"9" * 5000),
     "a column named by an object": b'{"dataframe_split": {"columns": [{}], "data": [[1]]}}',
     "a column named by half a character": b'{"inputs": {"\\ud800": [1]}}',
 }

@@ -24,7 +24,7 @@ NUMBERS = ["width", "height", "weight"]
 MIXED_COMPILED = {"forest-mixed", "logistic-mixed", "logistic-strict", "chances", "linear-gaps"}
 MIXED = MIXED_COMPILED | {"own-mixed"}
 SWITCHED = {"forest-switch"}
-NATIVE = {"histogram", "vote", "own-code", "own-forest", "own-mixed"}
+NATIVE = {"histogram", "vote", "own-code", "own-values", "own-forest", "own-mixed"}
 COMPILED = {
     "forest",
     "forest-words",
@@ -34,6 +34,7 @@ COMPILED = {
     "boosting-flag",
     "ada",
     "linear",
+    "imputed",
     "polynomial",
     "components",
     "logistic",
@@ -124,6 +125,34 @@ def test_requests_that_come_together_are_answered_together_and_as_if_each_were_a
         if status == 200:
             assert_close(answer["predictions"], expected["predictions"], body[0])
     assert together[5][0] == 400
+
+
+def test_a_row_without_any_value_is_answered_as_mlflow_answers_it(kinds: Kinds) -> None:
+    """The compiled imputer fails on it, though it was proven for each value alone."""
+    body = write_body(NUMBERS, [[None, None, None]], "dataframe_records", "none")
+    status, answer = kinds.ask(kinds.ours, "imputed", *body)
+    expected_status, expected = kinds.ask(kinds.theirs, "imputed", *body)
+    assert status == expected_status == 200
+    assert_close(answer["predictions"], expected["predictions"], body[0])
+
+
+def test_a_list_of_several_kinds_of_values_is_told_as_it_is(kinds: Kinds) -> None:
+    body = write_body(NUMBERS, [[-1, 1, 1], [1, 1, 1]], "dataframe_split", "none")
+    assert kinds.ask(kinds.ours, "own-values", *body) == (200, {"predictions": ["none", 7]})
+    assert kinds.ask(kinds.theirs, "own-values", *body) == (200, {"predictions": ["none", 7]})
+
+
+def test_samples_are_answered_with_the_likeliest_class_of_a_model_that_tells_chances(kinds: Kinds) -> None:
+    record = {"width": 10, "height": 10, "weight": 10, "colour": "red"}
+    _, told = kinds.ask(
+        kinds.ours, "chances", json.dumps({"dataframe_records": [record]}), "application/json"
+    )
+    answer = kinds.ours.client.post("/chances/predict", json={"samples": [record]})
+    (chances,) = told["predictions"]
+    assert answer.status_code == 200
+    (place,) = answer.json()["class_id"]
+    assert chances[place] == max(chances)
+    assert answer.json()["class_label"] == [["large", "medium", "small"][place]]
 
 
 plain = st.floats(-100, 100).map(lambda value: round(value, 3))

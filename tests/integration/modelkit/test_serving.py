@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.modelkit.bodies import SPLIT
+from tests.integration.modelkit.bodies import COLUMNS, SPLIT
 from tests.integration.modelkit.conftest import Serve, Train
 from tests.integration.modelkit.serving import ModelServer
 from tests.integration.modelkit.tracking import Tracking, TrainedVersion
@@ -178,6 +178,54 @@ def test_a_server_that_is_told_to_end_under_load_loses_no_request(
             assert asked.acquire(timeout=DEADLINE)
         server.terminate()
         assert sum(client.result(DEADLINE) for client in clients) > 200
+        assert server.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_is_told_to_end_answers_whoever_has_connected(
+    serve: Serve, trained: TrainedVersion, workers: str
+) -> None:
+    """Each request on a connection of its own: a client learns that it has to leave by being refused one."""
+    with serve(trained.uri, SERVE_WORKERS=workers) as server, ThreadPoolExecutor(32) as pool:
+
+        def ask_until_refused() -> int:
+            for count in itertools.count():
+                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    return count
+                connection.request("POST", "/invocations", REQUEST, {"Content-Type": "application/json"})
+                assert connection.getresponse().status == 200
+                connection.close()
+                asked.release()
+            raise AssertionError("counts have no end")
+
+        asked = threading.Semaphore(0)
+        clients = [pool.submit(ask_until_refused) for _ in range(32)]
+        for _ in range(200):
+            assert asked.acquire(timeout=DEADLINE)
+        server.terminate()
+        assert sum(client.result(DEADLINE) for client in clients) > 200
+        assert server.wait(DEADLINE) == 0
+
+
+def test_a_client_that_does_not_read_its_answer_holds_no_server(
+    serve: Serve, trained: TrainedVersion
+) -> None:
+    row = b"[0,0,0,0,0,0,0,0,0,0]"
+    body = b'{"dataframe_split":{"columns":%s,"data":[%s]}}' % (
+        json.dumps(COLUMNS).encode(),
+        b",".join([row] * 400_000),  # more of an answer than the buffers in between take
+    )
+    head = b"POST /invocations HTTP/1.1\r\nHost: model\r\nContent-Type: application/json\r\n"
+    with serve(trained.uri, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT="10") as server, socket.socket() as client:
+        client.settimeout(DEADLINE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert client.recv(12) == b"HTTP/1.1 200"
+        server.terminate()
         assert server.wait(DEADLINE) == 0
 
 

@@ -226,3 +226,28 @@ def test_a_run_that_does_not_exist_is_named(train: Train) -> None:
     assert process.returncode == 1
     assert f"refused run {'0' * 32}" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+# It has the names of all three classes for the rows of two.
+MISNAMED = """
+from modelkit.train import Dataset, TrainingSettings, run_training
+from sklearn.datasets import load_iris
+from sklearn.tree import DecisionTreeClassifier
+
+frame = load_iris(as_frame=True).frame
+run_training(
+    settings=TrainingSettings,
+    build=lambda settings: DecisionTreeClassifier(),
+    built_in=lambda: Dataset("iris", frame[frame["target"] != 1], class_names=("setosa", "fan", "virginica")),
+    experiment="misnamed",
+    model_name="Misnamed",
+)
+"""
+
+
+def test_classes_need_a_name_each_or_none(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(MISNAMED)
+    process = train(source=tmp_path)
+    assert process.returncode == 1
+    assert "iris names 3 classes; its target has 2" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -2,7 +2,9 @@
 
 import json
 import threading
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -102,11 +104,40 @@ async def test_samples_are_answered_with_classes_and_their_names() -> None:
     assert answer.json() == {"class_id": [0, 0], "class_label": ["setosa", "setosa"]}
 
 
-async def test_samples_of_a_model_that_answers_with_chances_are_answered_with_the_likeliest_class() -> None:
-    chances = Answer(200, b'{"predictions": [[0.2, 0.8], [0.9, 0.1]]}', "application/json")
+async def test_samples_of_a_model_that_tells_chances_are_answered_with_the_likeliest_class() -> None:
+    chances = Answer(200, b'{"predictions": [[0.2, 0.8], [1.0, 0.0]]}', "application/json")
     async with connect_as(ABOUT, lambda _body, _type: chances) as client:
         answer = await client.post("/predict", json={"samples": [{"size": 1.5}, {"size": 2}]})
     assert answer.json() == {"class_id": [1, 0], "class_label": ["virginica", "setosa"]}
+
+
+@pytest.mark.parametrize("told", ["[[0.1, 0.2, 0.7]]", "[7]", '[{"a": 1}]', '{"a": 1}', '"0"', "[NaN]"])
+async def test_predictions_that_are_no_classes_are_told_as_they_are(told: str) -> None:
+    predicted = Answer(200, b'{"predictions": %s}' % told.encode(), "application/json")
+    async with connect_as(ABOUT, lambda _body, _type: predicted) as client:
+        answer = await client.post("/predict", json={"samples": [{"size": 1.5}]})
+    assert answer.json() == {"predictions": json.loads(told.replace("NaN", "null"))}
+
+
+@pytest.mark.parametrize("names", [("setosa",), ("setosa", "versicolor", "virginica")])
+async def test_names_that_are_not_one_for_each_class_name_none(names: tuple[str, ...]) -> None:
+    async with connect_as(replace(ABOUT, classes=(0, 2), class_names=names)) as client:
+        answer = await client.post("/predict", json={"samples": [{"size": 1.5}]})
+        about = await client.get("/metadata")
+    assert answer.json() == {"class_id": [0], "class_label": ["0"]}
+    assert about.json()["classes"] == [0, 2]
+
+
+@pytest.mark.parametrize("told", ['{"a": 1}', "[]", "[NaN, 1.0]"])
+@pytest.mark.parametrize("path", ["/stream", "/batch"])
+async def test_predictions_of_any_shape_pass_through_the_calls(path: str, told: str) -> None:
+    predicted = Answer(200, b'{"predictions": %s}' % told.encode(), "application/json")
+    async with connect_as(ONE_FEATURE, lambda _body, _type: predicted) as client:
+        answer = await client.post(path, json={"X": [0.5]})
+    expected = json.loads(told.replace("NaN", "null"))
+    if (path, told) == ("/stream", "[NaN, 1.0]"):
+        expected = None
+    assert (answer.status_code, answer.json()) == (200, {"y": expected})
 
 
 async def test_any_other_body_of_predict_is_mlflows() -> None:
@@ -131,23 +162,6 @@ async def test_a_model_of_one_feature_takes_bare_numbers(path: str, given: objec
 
 
 @pytest.mark.parametrize(
-    ("path", "given", "predictions", "expected"),
-    [
-        ("/stream", 1, b"[NaN]", None),
-        ("/batch", [1, 2], b"[1.5, NaN]", [1.5, None]),
-        ("/stream", 1, b'{"low": [1], "high": [2]}', {"low": [1], "high": [2]}),
-    ],
-)
-async def test_whatever_a_model_answers_can_be_told(
-    path: str, given: object, predictions: bytes, expected: object
-) -> None:
-    odd = Answer(200, b'{"predictions": %s}' % predictions, "application/json")
-    async with connect_as(ONE_FEATURE, lambda _body, _type: odd) as client:
-        answer = await client.post(path, json={"X": given})
-    assert (answer.status_code, answer.json()) == (200, {"y": expected})
-
-
-@pytest.mark.parametrize(
     ("path", "body", "reason"),
     [
         ("/stream", {"X": [1, 2]}, "a row of 2 values; the model takes 1: size"),
@@ -160,6 +174,23 @@ async def test_a_call_of_another_shape_is_told_the_right_one(path: str, body: ob
         answer = await client.post(path, json=body)
     assert answer.status_code == 422
     assert reason in answer.json()["detail"]
+
+
+NOT_UTF8 = (b'{"X": "\xff"}', b'{"\xff": 1}')
+
+
+@pytest.mark.parametrize("body", [*NOT_UTF8, b'{"X": %s}' % (b"9" * 5000)])
+@pytest.mark.parametrize("path", ["/stream", "/batch"])
+async def test_a_call_that_cannot_be_read_is_refused(path: str, body: bytes) -> None:
+    async with connect_as(ONE_FEATURE) as client:
+        assert (await client.post(path, content=body)).status_code == 422
+
+
+@pytest.mark.parametrize("body", NOT_UTF8)
+async def test_text_that_is_not_utf_8_reaches_the_protocol_by_predict(body: bytes) -> None:
+    async with connect(lambda body, _type: Answer(400, body, "text/plain")) as client:
+        answer = await client.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.content) == (400, body)
 
 
 async def test_a_refusal_of_the_protocol_passes_through_every_call() -> None:
@@ -193,6 +224,64 @@ async def test_a_body_beyond_the_limit_is_refused() -> None:
     assert "SERVE_MAX_BODY_BYTES=10" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/stream", "/batch"])
+async def test_a_call_takes_a_megabyte_at_most(path: str) -> None:
+    async with connect_as(ONE_FEATURE) as client:
+        answer = await client.post(path, content=b'{"X": [%s0]}' % (b"0," * 2**19))
+    assert answer.status_code == 413
+    assert "1048576 bytes" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/stream", "/batch", "/predict"])
+async def test_a_large_call_is_not_even_read_before_a_thread_is_free(path: str) -> None:
+    release, entered = threading.Event(), threading.Event()
+
+    def wait(_body: bytes, _type: str | None) -> Answer:
+        entered.set()
+        release.wait()
+        return Answer(200, b"{}", "application/json")
+
+    unreadable = b'{"X": ' + b"[" * Limits().inline_bytes
+    async with (
+        connect_as(ABOUT, wait, Limits(waiting=1, threads=1)) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(partial(client.post, "/invocations", content=b""))
+        await anyio.to_thread.run_sync(entered.wait)
+        refused = await client.post(path, content=unreadable)
+        release.set()
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+
+
+async def test_the_bodies_of_all_requests_together_have_a_limit_too() -> None:
+    full, go_on = anyio.Event(), anyio.Event()
+
+    async def send_slowly() -> AsyncIterator[bytes]:
+        yield b"1" * 10
+        full.set()
+        await go_on.wait()
+        yield b"2"
+
+    async def send_at_once() -> AsyncIterator[bytes]:
+        yield b"3" * 10
+        yield b"4"
+
+    async with connect_as(ABOUT, echo, Limits(body_bytes=20, bodies=1)) as client:
+        async with anyio.create_task_group() as group:
+
+            async def ask() -> None:
+                assert (await client.post("/invocations", content=send_slowly())).status_code == 200
+
+            group.start_soon(ask)
+            await full.wait()
+            refused = await client.post("/invocations", content=send_at_once())
+            small = await client.post("/invocations", content=b"5")
+            go_on.set()
+        later = await client.post("/invocations", content=send_at_once())
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert (small.status_code, later.status_code) == (200, 200)
+
+
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
     release, entered = threading.Event(), threading.Event()
 
@@ -216,7 +305,8 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
 
 
-async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free() -> None:
+@pytest.mark.parametrize("turns", [0, 4])  # threads that only wait for their turn are none to count on
+async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free(turns: int) -> None:
     release, left = threading.Event(), threading.Event()
 
     def wait(_body: bytes, _type: str | None) -> Answer:
@@ -224,7 +314,7 @@ async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free() 
         left.set()
         return Answer(200, b"late", "text/plain")
 
-    async with connect_as(ABOUT, wait, Limits(request_seconds=0.01, threads=1)) as client:
+    async with connect_as(ABOUT, wait, Limits(request_seconds=0.01, threads=1, turns=turns)) as client:
         assert (await client.post("/invocations", content=b"")).status_code == 504
         assert (await client.get("/ping")).status_code == 503
         assert (await client.get("/health")).json()["status"] == "unhealthy"

@@ -6,6 +6,7 @@ memory: whoever waits for this server sees refused connections, then answers.
 
 import gc
 import logging
+import math
 import os
 import shutil
 import signal
@@ -136,11 +137,13 @@ def _serve(
         lifespan="off",
         log_config=None,
         timeout_keep_alive=_KEEP_IDLE_CONNECTIONS,
+        # No prediction takes longer; but a client may never read its answer.
+        timeout_graceful_shutdown=math.ceil(served.limits.request_seconds) + 1,
     )
     tell_ready()
     with suppress(SystemExit):  # uvicorn raises the signal once more after its last answer
-        LeavingServer(config, app).run(sockets=[listener])
-    return app.stuck > 0
+        LeavingServer(config, app, listener).run(sockets=[listener])
+    return telemetry.waiting > 0
 
 
 if __name__ == "__main__":

@@ -27,8 +27,10 @@ class Limits:
 
     request_seconds: float = 60
     body_bytes: int = 64 * 2**20
+    bodies: int = 4  # times `body_bytes`: of all requests together, while they are read or wait
     waiting: int = 128  # requests that wait for a thread or are in one
     threads: int = 4
+    turns: int = 0  # threads, where more: of requests that wait to be answered together
     inline_bytes: int = 16 * 2**10  # larger bodies would hold the event loop for too long
 
 
@@ -47,3 +49,8 @@ class About:
     classes: tuple[bool | int | float | str, ...] = field(default=())
     class_names: tuple[str, ...] = field(default=())
     columns: tuple[str, ...] = field(default=())
+
+    @property
+    def labels(self) -> tuple[bool | int | float | str, ...]:
+        """As people call the classes, where there is one name for each: else whose is whose, nobody knows."""
+        return self.class_names if len(self.class_names) == len(self.classes) else self.classes

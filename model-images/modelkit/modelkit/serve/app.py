@@ -16,20 +16,12 @@ from functools import cache, partial
 from typing import Any
 
 from modelkit.serve.answers import About, Answer, Limits, Predict, PredictLean
-from modelkit.serve.calls import (
-    BadCall,
-    Call,
-    holds_samples,
-    make_batch_call,
-    make_samples_call,
-    make_stream_call,
-    tell_predictions,
-)
+from modelkit.serve.bodies import BadBody, Bodies, Gone, Receive
+from modelkit.serve.calls import BadCall, Call, make_batch_call, make_samples_call, make_stream_call
 from modelkit.serve.telemetry import Telemetry
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _JSON = "application/json"
@@ -39,8 +31,12 @@ _LEAN_TYPES = frozenset(
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
-class _Gone(Exception):
-    """The client went away before its request was complete."""
+# Their numbers are read one by one, which a megabyte has a hundred thousand of.
+_MOST_CALL_BYTES = 2**20
+
+# (body, its Content-Type or None) -> who answered, and what.
+Work = Callable[[bytes, str | None], tuple[str, Answer]]
+Lane = Callable[[bytes, bytes | None], Awaitable[tuple[str, Answer]]]
 
 
 class App:
@@ -58,16 +54,18 @@ class App:
         model = {"name": about.name or "", "version": about.version or "", "path": about.path}
         self._labels = {**model, "run_id": about.run_id or ""}
         self._telemetry = telemetry or Telemetry()
-        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="predict")
+        self._threads = ThreadPoolExecutor(max(limits.threads, limits.turns), thread_name_prefix="predict")
         self._ids = (b"%s-%x" % (os.urandom(4).hex().encode(), count) for count in itertools.count(1))
         self._headers = [] if about.version is None else [(b"x-model-version", about.version.encode())]
-        self._samples = make_samples_call(about)
+        self._bodies = Bodies(limits)
+        samples, stream, batch = make_samples_call(about), make_stream_call(about), make_batch_call(about)
+        most, most_call = limits.body_bytes, min(_MOST_CALL_BYTES, limits.body_bytes)
         self._routes: dict[str, tuple[str, Callable[[Scope, Receive], Awaitable[Answer]]]] = {
-            "/invocations": ("POST", self._invoke),
+            "/invocations": ("POST", partial(self._take, self._answer, most)),
             "/ping": ("GET", self._ping),
-            "/predict": ("POST", self._predict_call),
-            "/stream": ("POST", partial(self._call, make_stream_call(about))),
-            "/batch": ("POST", partial(self._call, make_batch_call(about))),
+            "/predict": ("POST", partial(self._take, partial(self._call, samples), most)),
+            "/stream": ("POST", partial(self._take, partial(self._call, stream), most_call)),
+            "/batch": ("POST", partial(self._take, partial(self._call, batch), most_call)),
             "/": ("GET", self._tell_service),
             "/health": ("GET", self._tell_health),
             "/version": ("GET", self._tell_version),
@@ -87,7 +85,7 @@ class App:
         else:
             try:
                 answer = await work(scope, receive)
-            except _Gone:
+            except Gone:
                 return
             if answer.status == 503:
                 extra = [(b"retry-after", b"1")]
@@ -108,53 +106,74 @@ class App:
         )
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _invoke(self, scope: Scope, receive: Receive) -> Answer:
+    async def _take(
+        self,
+        work: Lane,
+        most: int,
+        scope: Scope,
+        receive: Receive,
+    ) -> Answer:
+        """A request with a body of `most` bytes: read, answered, counted."""
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
-        body = await self._read_body(receive)
-        return body if isinstance(body, Answer) else await self._count(body, content_type)
-
-    async def _predict_call(self, scope: Scope, receive: Receive) -> Answer:
-        body = await self._read_body(receive)
-        if isinstance(body, Answer):
-            return body
-        if holds_samples(body):
-            return await self._translate(self._samples, body)
-        content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
-        return await self._count(body, content_type)
-
-    async def _call(self, call: Call, _: Scope, receive: Receive) -> Answer:
-        body = await self._read_body(receive)
-        return body if isinstance(body, Answer) else await self._translate(call, body)
-
-    async def _translate(self, call: Call, body: bytes) -> Answer:
+        message = await receive()
         try:
-            asked = call.ask(body)
-        except BadCall as error:
-            return self._refuse(422, str(error))
-        answer = await self._count(asked, b"application/json")
-        if answer.status != 200:
-            return answer
-        return Answer(200, tell_predictions(call, answer.body), _JSON)
+            if message["type"] == "http.request" and not message.get("more_body"):
+                return await self._count(work, self._bodies.check(message["body"], most), content_type)
+            async with self._bodies.read(message, receive, most) as body:
+                return await self._count(work, body, content_type)
+        except BadBody as error:
+            self._telemetry.count_answer("refused", error.status)
+            return _tell(error.status, str(error))
 
-    async def _count(self, body: bytes, content_type: bytes | None) -> Answer:
+    async def _count(
+        self,
+        work: Lane,
+        body: bytes,
+        content_type: bytes | None,
+    ) -> Answer:
         started = time.perf_counter()
-        lane, answer = await self._answer(body, content_type)
+        lane, answer = await work(body, content_type)
         self._telemetry.count(lane, answer.status, time.perf_counter() - started)
         return answer
 
     async def _answer(self, body: bytes, content_type: bytes | None) -> tuple[str, Answer]:
-        if self._lean is not None and content_type in _LEAN_TYPES:
-            if len(body) <= self._limits.inline_bytes:
-                found = self._lean(body)
-                if found is not None:
-                    return self._about.path, Answer(200, found, _JSON)
-            else:
-                return await self._in_thread(self._try_both, body, content_type)
-        return await self._in_thread(self._ask_native, body, content_type)
+        if self._lean is not None and content_type in _LEAN_TYPES and len(body) <= self._limits.inline_bytes:
+            found = self._lean(body)
+            if found is not None:
+                return self._about.path, Answer(200, found, _JSON)
+            return await self._in_thread(self._ask_native, body, content_type)
+        return await self._in_thread(self._choose(content_type), body, content_type)
+
+    async def _call(self, call: Call, body: bytes, content_type: bytes | None) -> tuple[str, Answer]:
+        if len(body) > self._limits.inline_bytes:  # which to read would hold the event loop, too
+            plain = self._choose(content_type)
+            return await self._in_thread(partial(self._call_in_thread, call, plain), body, content_type)
+        try:
+            asked = call.ask(body)
+        except BadCall as error:
+            return "refused", _tell(422, str(error))
+        if asked is None:
+            return await self._answer(body, content_type)
+        lane, answer = await self._answer(asked, b"application/json")
+        return lane, call.translate(answer)
+
+    def _call_in_thread(
+        self, call: Call, plain: Work, body: bytes, content_type: str | None
+    ) -> tuple[str, Answer]:
+        try:
+            asked = call.ask(body)
+        except BadCall as error:
+            return "refused", _tell(422, str(error))
+        if asked is None:
+            return plain(body, content_type)
+        lane, answer = self._try_both(asked, _JSON)
+        return lane, call.translate(answer)
+
+    def _choose(self, content_type: bytes | None) -> Work:
+        return self._try_both if content_type in _LEAN_TYPES else self._ask_native
 
     def _try_both(self, body: bytes, content_type: str | None) -> tuple[str, Answer]:
-        assert self._lean is not None
-        found = self._lean(body)
+        found = None if self._lean is None else self._lean(body)
         if found is None:
             return self._ask_native(body, content_type)
         return self._about.path, Answer(200, found, _JSON)
@@ -162,9 +181,7 @@ class App:
     def _ask_native(self, body: bytes, content_type: str | None) -> tuple[str, Answer]:
         return "native", self._predict(body, content_type)
 
-    async def _in_thread(
-        self, work: Callable[[bytes, str | None], tuple[str, Answer]], body: bytes, content_type: bytes | None
-    ) -> tuple[str, Answer]:
+    async def _in_thread(self, work: Work, body: bytes, content_type: bytes | None) -> tuple[str, Answer]:
         if self._telemetry.waiting >= self._limits.waiting:
             return "refused", _tell(503, f"{self._limits.waiting} requests are waiting already: try again")
         text = None if content_type is None else content_type.decode("latin-1")
@@ -187,39 +204,6 @@ class App:
 
     def _get_free(self) -> None:
         self.stuck -= 1
-
-    async def _read_body(self, receive: Receive) -> bytes | Answer:
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            body: bytes = message["body"]
-            return body if len(body) <= self._limits.body_bytes else self._too_large()
-        try:
-            async with asyncio.timeout(self._limits.request_seconds):
-                return await self._read_pieces(message, receive)
-        except TimeoutError:
-            return self._refuse(
-                408, f"the body was not complete after {self._limits.request_seconds:g} seconds"
-            )
-
-    async def _read_pieces(self, message: Message, receive: Receive) -> bytes | Answer:
-        pieces, size = [], 0
-        while True:
-            if message["type"] == "http.disconnect":
-                raise _Gone
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > self._limits.body_bytes:
-                return self._too_large()
-            if not message.get("more_body"):
-                return b"".join(pieces)
-            message = await receive()
-
-    def _too_large(self) -> Answer:
-        return self._refuse(413, f"the body is larger than SERVE_MAX_BODY_BYTES={self._limits.body_bytes}")
-
-    def _refuse(self, status: int, detail: str) -> Answer:
-        self._telemetry.count_answer("refused", status)
-        return _tell(status, detail)
 
     async def _ping(self, _: Scope, __: Receive) -> Answer:
         if self.stuck >= self._limits.threads:
@@ -251,7 +235,7 @@ class App:
             "model_loaded": True,
             "path": about.path,
             "reason": about.reason,
-            "classes": about.class_names or about.classes,
+            "classes": about.labels,
             "columns": about.columns,
         }
         return Answer(200, json.dumps(told).encode(), _JSON)

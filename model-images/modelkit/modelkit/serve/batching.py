@@ -7,12 +7,16 @@ gain by this.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Generic, TypeVar
+from threading import BoundedSemaphore, Lock
+from typing import Any, Generic, ParamSpec, TypeVar
 
 _MOST_ROWS = 64  # a larger request has little to gain, and goes by itself
 
 Table = TypeVar("Table")
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+Permits = BoundedSemaphore  # as many as there may be at work; who waits for a turn needs none
 
 
 @dataclass
@@ -61,3 +65,11 @@ class Batcher(Generic[Table]):
                 request.answer = found[place : place + self._count(request.table)]
                 place += self._count(request.table)
             request.is_done = True
+
+
+def hold(permits: Permits, work: Callable[Given, Found]) -> Callable[Given, Found]:
+    def work_with_permit(*given: Given.args, **named: Given.kwargs) -> Found:
+        with permits:
+            return work(*given, **named)
+
+    return work_with_permit

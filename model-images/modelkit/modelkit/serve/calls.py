@@ -11,7 +11,10 @@ from typing import Any
 import msgspec
 
 from modelkit.manifest import Label
-from modelkit.serve.answers import About
+from modelkit.serve.answers import About, Answer
+from modelkit.serve.lean import UNREADABLE
+
+_JSON = "application/json"
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -23,13 +26,19 @@ class BadCall(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """`ask`: its body -> a body for /invocations. `tell`: the predictions -> its answer.
+    """`ask`: its body -> a body for /invocations; None: it is one already, and so is its answer.
 
-    Predictions are a list for all but a few models of one's own.
+    `tell`: the predictions -> its answer.
     """
 
-    ask: Callable[[bytes], bytes]
+    ask: Callable[[bytes], bytes | None]
     tell: Callable[[Any], Any]
+
+    def translate(self, answer: Answer) -> Answer:
+        if answer.status != 200:
+            return answer
+        # MLflow says NaN for what is none, which only Python's own parser reads; the answer has null there.
+        return Answer(200, _encode(self.tell(json.loads(answer.body)["predictions"])), _JSON)
 
 
 class _Samples(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,23 +50,33 @@ class _Features(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def make_samples_call(about: About) -> Call:
-    """`{"samples": [{column: value}]}` -> `{"class_id": [...], "class_label": [...]}`."""
-    places: dict[Label, int] = {label: place for place, label in enumerate(about.classes)}
+    """`{"samples": [{column: value}]}` -> `{"class_id": [...], "class_label": [...]}`.
 
-    def ask(body: bytes) -> bytes:
-        return b'{"dataframe_records":%s}' % bytes(_read(body, _Samples, '{"samples": [{...}]}').samples)
+    Of a model that tells chances, the likeliest. Predictions that are no classes are told as they are.
+    """
+    places: dict[Label, int] = {label: place for place, label in enumerate(about.classes)}
+    names = tuple(map(str, about.labels))
+
+    def ask(body: bytes) -> bytes | None:
+        try:
+            samples = _decode(body, type=_Samples).samples
+        except UNREADABLE:
+            return None
+        return b'{"dataframe_records":%s}' % bytes(samples)
 
     def find(prediction: Any) -> int | None:
-        if isinstance(prediction, list):  # the chance of each class
-            return prediction.index(max(prediction))
-        return places.get(prediction)
+        if isinstance(prediction, list):
+            is_chances = len(prediction) == len(places) and all(
+                isinstance(part, float) for part in prediction
+            )
+            return prediction.index(max(prediction)) if is_chances else None
+        return places.get(prediction) if isinstance(prediction, Label) else None
 
     def tell(predictions: Any) -> Any:
-        if not places:
+        found = [find(prediction) for prediction in predictions] if isinstance(predictions, list) else [None]
+        if not places or None in found:
             return {"predictions": predictions}
-        found = list(map(find, predictions))
-        names = about.class_names or tuple(map(str, about.classes))
-        return {"class_id": found, "class_label": [None if at is None else names[at] for at in found]}
+        return {"class_id": found, "class_label": [names[place] for place in found if place is not None]}
 
     return Call(ask, tell)
 
@@ -66,11 +85,11 @@ def make_stream_call(about: About) -> Call:
     """`{"X": 0.2}`, or a row for a model of several features -> `{"y": one prediction}`."""
 
     def ask(body: bytes) -> bytes:
-        row = _read(body, _Features, '{"X": number or row}').X
+        row = _read(body, '{"X": number or row}')
         return _make_split(about, [row if isinstance(row, list) else [row]])
 
     def tell(predictions: Any) -> Any:
-        return {"y": predictions[0] if isinstance(predictions, list) else predictions}
+        return {"y": predictions[0] if isinstance(predictions, list) and predictions else predictions}
 
     return Call(ask, tell)
 
@@ -79,7 +98,7 @@ def make_batch_call(about: About) -> Call:
     """`{"X": [0.2, 0.5]}`, or a list of rows -> `{"y": [...]}`."""
 
     def ask(body: bytes) -> bytes:
-        rows = _read(body, _Features, '{"X": [number or row, ...]}').X
+        rows = _read(body, '{"X": [number or row, ...]}')
         if not isinstance(rows, list):
             raise BadCall('the body must be {"X": [number or row, ...]}')
         return _make_split(about, [row if isinstance(row, list) else [row] for row in rows])
@@ -87,24 +106,10 @@ def make_batch_call(about: About) -> Call:
     return Call(ask, lambda predictions: {"y": predictions})
 
 
-def holds_samples(body: bytes) -> bool:
-    """Whether it is a body of `make_samples_call`; anything else that comes to /predict is MLflow's."""
+def _read(body: bytes, shape: str) -> Any:
     try:
-        _decode(body, type=_Samples)
-    except (msgspec.MsgspecError, RecursionError):
-        return False
-    return True
-
-
-def tell_predictions(call: Call, body: bytes) -> bytes:
-    # MLflow says NaN for what is none, which only Python's own parser reads; the answer has null there.
-    return _encode(call.tell(json.loads(body)["predictions"]))
-
-
-def _read(body: bytes, kind: Any, shape: str) -> Any:
-    try:
-        return _decode(body, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+        return _decode(body, type=_Features).X
+    except UNREADABLE as error:
         raise BadCall(f"the body must be {shape}: {error}") from error
 
 

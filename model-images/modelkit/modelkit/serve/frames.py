@@ -4,6 +4,7 @@ MLflow takes longer to parse and check a row than most models take to answer it.
 text, what comes out is known beforehand: the same frame. An error in it is told by MLflow's own way.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pandas as pd
 
 from modelkit.manifest import Column
 from modelkit.serve.answers import CountRows, PredictLean
-from modelkit.serve.batching import Batcher
+from modelkit.serve.batching import Batcher, Permits, hold
 from modelkit.serve.lean import LeanProtocol
 
 if TYPE_CHECKING:
@@ -26,14 +27,19 @@ Columns = Sequence[Sequence[Any]]
 
 class FrameModel:
     def __init__(
-        self, ask: Callable[[Any], Any], columns: Sequence[Column], count_rows: CountRows, *, together: bool
+        self,
+        ask: Callable[[Any], Any],
+        columns: Sequence[Column],
+        count_rows: CountRows,
+        permits: Permits | None,
     ) -> None:
-        """`together`: requests that come while it is at work are answered by its next turn."""
+        """With `permits`, requests that come while it is at work are answered by its next turn."""
         self._predict, self._columns, self._count_rows = ask, columns, count_rows
         self._index = pd.Index([column.name for column in columns])
         self._answer_matrix: Callable[[Any], list[Any] | None] = self._ask_matrix
         self._answer_columns: Callable[[Columns], list[Any] | None] = self._ask_columns
-        if together:
+        if permits is not None:
+            self._predict = hold(permits, ask)
             self._answer_matrix = Batcher[Any](self._ask_matrix, np.vstack, len).answer
             self._answer_columns = Batcher[Columns](self._ask_columns, _join_columns, _count_rows).answer
 
@@ -65,16 +71,18 @@ class FrameModel:
             found = self._predict(frame)
         except Exception:  # noqa: BLE001 - whatever it is, MLflow's own way meets it again and tells it
             return None
-        if isinstance(found, list):
-            found = np.asarray(found)
-        if not isinstance(found, np.ndarray) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
-            return None
-        answer: list[Any] = found.tolist()
-        return answer
+        if isinstance(found, np.ndarray) and found.dtype.kind != "O":
+            is_told = found.dtype.kind in "biuU" or (found.dtype.kind == "f" and np.isfinite(found).all())
+            return found.tolist() if is_told else None
+        if isinstance(found, np.ndarray):
+            found = found.tolist()
+        return found if isinstance(found, list) and all(map(_is_plain, found)) else None
 
 
-def make_lean_native(model: "PyFuncModel", count_rows: CountRows, *, together: bool) -> PredictLean | None:
-    """None where only MLflow's own way understands the requests."""
+def make_lean_native(
+    model: "PyFuncModel", count_rows: CountRows, permits: Permits | None
+) -> PredictLean | None:
+    """None where only MLflow's own way understands the requests. `permits`: as for `FrameModel`."""
     from mlflow.types import DataType
 
     schema = model.metadata.get_input_schema()
@@ -87,7 +95,7 @@ def make_lean_native(model: "PyFuncModel", count_rows: CountRows, *, together: b
         Column(spec.name, "double" if spec.type == DataType.double else "string") for spec in schema.inputs
     )
     ask = getattr(model.get_raw_model(), flavour.get("predict_fn", "predict"))
-    frames = FrameModel(ask, columns, count_rows, together=together)
+    frames = FrameModel(ask, columns, count_rows, permits)
     return LeanProtocol(frames, columns, "float64").answer
 
 
@@ -97,3 +105,8 @@ def _join_columns(tables: list[Columns]) -> Columns:
 
 def _count_rows(columns: Columns) -> int:
     return len(columns[0])
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is told as MLflow tells it."""
+    return type(value) in (str, int, bool) or (type(value) is float and math.isfinite(value))

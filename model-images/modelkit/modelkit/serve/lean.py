@@ -5,6 +5,9 @@ signature's types, every row complete. Anything else (text for numbers, CSV, par
 way) is None here, and goes to MLflow's own code with the native model: so the two never part.
 """
 
+import logging
+import math
+from array import array
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -20,6 +23,11 @@ Cell = bool | int | float | str | None
 _EXACT = {"float32": 2**24, "float64": 2**53}  # integers up to here have a float each
 _MOST = 2**1000  # beyond, an integer may have no float
 _BOUNDS = {"integer": 2**31, "long": 2**63}
+
+# What msgspec raises for a body. ValueError: for text that is not UTF-8, and for integers of too many digits.
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+log = logging.getLogger("modelkit.serve")
 
 
 class _NumberSplit(Struct, forbid_unknown_fields=True):
@@ -72,27 +80,33 @@ class LeanProtocol:
         self._most_exact = _EXACT[precision]
         self._names = [column.name for column in self._columns]
         self._name_set = set(self._names)
-        self._is_numeric = all(column.type in ("double", "float") for column in self._columns)
+        # MLflow rounds the cells of a `float` column, which a model of doubles would see.
+        self._rounds = precision == "float64" and any(column.type == "float" for column in columns)
+        numbers_only = all(column.type in ("double", "float") for column in self._columns)
+        self._is_numeric = numbers_only and not self._rounds
         self._decode_numbers = msgspec.json.Decoder(_NumberBody).decode
         self._decode_cells = msgspec.json.Decoder(_CellBody).decode
         self._encode = msgspec.json.Encoder().encode
 
     def answer(self, body: bytes) -> bytes | None:
         """The answer to an `application/json` body, if it is one that is answered here."""
-        predictions = self._predict_numbers(body) if self._is_numeric else None
-        if predictions is None:
-            predictions = self._predict_cells(body)
-        if predictions is None:
+        try:
+            predictions = self._predict_numbers(body) if self._is_numeric else self._predict_cells(body)
+            if predictions is None:
+                return None
+            answer = self._encode({"predictions": predictions})
+        except Exception as error:  # noqa: BLE001 - whatever it is, MLflow's own way meets it again and tells it
+            log.warning("left to MLflow's own way: %s: %s", type(error).__name__, error)
             return None
         if self._count_rows is not None:
             self._count_rows(len(predictions))
-        return self._encode({"predictions": predictions})
+        return answer
 
     def _predict_numbers(self, body: bytes) -> list[Any] | None:
         try:
             request = self._decode_numbers(body)
-        except (msgspec.MsgspecError, RecursionError):
-            return None
+        except UNREADABLE:
+            return self._predict_cells(body)
         rows = self._read_rows(request)
         return None if rows is None else self._model.answer_matrix(rows)
 
@@ -110,7 +124,7 @@ class LeanProtocol:
     def _predict_cells(self, body: bytes) -> list[Any] | None:
         try:
             request = self._decode_cells(body)
-        except (msgspec.MsgspecError, RecursionError):
+        except UNREADABLE:
             return None
         columns = self._read_columns(request)
         if columns is None:
@@ -118,6 +132,9 @@ class LeanProtocol:
         pairs = zip(self._columns, columns, strict=True)
         if not all(_are_plain(column, values, self._most_exact) for column, values in pairs):
             return None
+        if self._rounds:
+            pairs = zip(self._columns, columns, strict=True)
+            columns = [_round(values) if column.type == "float" else values for column, values in pairs]
         return self._model.answer_columns(columns)
 
     def _read_columns(self, request: _CellBody) -> Sequence[Sequence[Cell]] | None:
@@ -183,3 +200,8 @@ def _are_plain(column: Column, values: Sequence[Cell], limit: int) -> bool:
         return kinds == {bool}
     most = min(limit, _BOUNDS[column.type] - 1)
     return kinds == {int} and all(-most <= value <= most for value in values)  # type: ignore[operator]
+
+
+def _round(values: Sequence[Any]) -> list[float]:
+    """To the nearest float32, which beyond the largest is infinity."""
+    return array("f", [math.nan if value is None else value for value in values]).tolist()

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,32 +44,46 @@ def load_native(uri: str, files: ModelFiles | None, folder: Path) -> "PyFuncMode
     return model
 
 
+def load_predict(uri: str, files: ModelFiles, folder: Path, count_rows: CountRows) -> Predict:
+    from modelkit.serve.protocol import make_predict
+
+    return make_predict(load_native(uri, files, folder), count_rows)
+
+
 class NativeWhenNeeded:
     """The `Predict` of a native model that is loaded by the first request for it."""
 
-    def __init__(self, uri: str, files: ModelFiles, folder: Path, count_rows: CountRows) -> None:
-        self._count_rows = count_rows
-        self._load = partial(load_native, uri, files, folder)
+    def __init__(self, load: Callable[[], Predict], longest_wait: float) -> None:
+        """`longest_wait` is in seconds, and of a request that comes while the model is loaded for another.
+
+        Shorter than a request may take, so that its thread is not held when it has been given up on.
+        """
+        self._load, self._longest_wait = load, longest_wait
         self._loading = threading.Lock()
         self._predict: Predict | None = None
 
     def __call__(self, body: bytes, content_type: str | None) -> Answer:
-        try:
-            predict = self._predict or self._make()
-        except ModelLoadError as error:
-            log.exception("a request that the compiled model leaves cannot be answered")
-            told = {"error_code": "INTERNAL_ERROR", "message": str(error)}
-            return Answer(500, json.dumps(told).encode(), _JSON)
+        predict = self._predict
+        if predict is None:
+            if not self._loading.acquire(timeout=self._longest_wait):
+                return _tell(503, "TEMPORARILY_UNAVAILABLE", "the native model is being loaded: try again")
+            try:
+                predict = self._predict = self._load_once()
+            except ModelLoadError as error:
+                log.exception("a request that the compiled model leaves cannot be answered")
+                return _tell(500, "INTERNAL_ERROR", str(error))
+            finally:
+                self._loading.release()
         return predict(body, content_type)
 
-    def _make(self) -> Predict:
-        from modelkit.serve.protocol import make_predict
-
-        with self._loading:  # requests that come meanwhile wait for the same
-            if self._predict is None:
-                started = time.monotonic()
-                self._predict = make_predict(self._load(), self._count_rows)
-                log.info(
-                    "native model loaded in %.2f s, for a request that needs it", time.monotonic() - started
-                )
+    def _load_once(self) -> Predict:
+        if self._predict is not None:
             return self._predict
+        started = time.monotonic()
+        predict = self._load()
+        log.info("native model loaded in %.2f s, for a request that needs it", time.monotonic() - started)
+        return predict
+
+
+def _tell(status: int, code: str, message: str) -> Answer:
+    return Answer(status, json.dumps({"error_code": code, "message": message}).encode(), _JSON)

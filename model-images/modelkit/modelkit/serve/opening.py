@@ -3,7 +3,9 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING
 from modelkit.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
 from modelkit.serve.answers import About, CountRows, Limits, Predict, PredictLean
 from modelkit.serve.artifacts import ArtifactService, NotDirect, Source, make_credentials
+from modelkit.serve.batching import Permits, hold
 from modelkit.serve.cache import Cache
 from modelkit.serve.fetching import ModelFiles, ModelLoadError, fetch_model, open_local
-from modelkit.serve.native import NativeWhenNeeded, load_native
+from modelkit.serve.native import NativeWhenNeeded, load_native, load_predict
 from modelkit.serve.telemetry import Telemetry
 from modelkit.settings import ServeSettings, SettingsError
 
@@ -24,7 +27,8 @@ _LONGEST_INLINE = 0.001  # seconds of prediction that the event loop may be held
 _MOST_INLINE = 16 * 2**10  # bytes; parsing takes time, too
 _MEASURED_ROWS = 64
 _THREADS_TOGETHER = 32
-_BYTES_PER_CELL = 4  # the least that a cell takes in JSON, with its comma
+_BYTES_PER_CELL = 2  # the least that a cell takes in JSON: a digit and a comma
+_BYTES_PER_NAME = len('"":[],')  # beside itself
 
 log = logging.getLogger("modelkit.serve")
 
@@ -59,14 +63,17 @@ def open_model(settings: ServeSettings, folder: Path, telemetry: Telemetry) -> S
     schema = native.metadata.get_input_schema()
     columns = tuple(schema.input_names()) if schema is not None and schema.has_input_names() else ()
     together = files is not None and files.digests.together
-    lean = make_lean_native(native, count_rows, together=together)
+    permits = Permits(settings.serve_threads) if together else None
+    lean = make_lean_native(native, count_rows, permits)
     if lean is not None and together:
         reason += "; requests that come together are answered together"
     about = _describe(settings, files, "native", reason, columns)
     limits = _set_limits(settings)
-    if together:  # a thread that waits for its turn costs nothing
-        limits = replace(limits, threads=max(limits.threads, _THREADS_TOGETHER))
-    return Served(make_predict(native, count_rows), about, limits, lean)
+    predict = make_predict(native, count_rows)
+    if permits is not None:  # a thread that waits for its turn costs nothing
+        limits = replace(limits, turns=_THREADS_TOGETHER)
+        predict = hold(permits, predict)
+    return Served(predict, about, limits, lean)
 
 
 def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | None, str]:
@@ -124,7 +131,10 @@ def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path, cou
     model = folder / "native"
     model.mkdir()
     return Served(
-        NativeWhenNeeded(settings.serve_model_uri, files, model, count_rows),
+        NativeWhenNeeded(
+            partial(load_predict, settings.serve_model_uri, files, model, count_rows),
+            settings.mlflow_scoring_server_request_timeout / 2,
+        ),
         _describe(settings, files, "compiled", reason, columns),
         _set_limits(settings, compiled),
         LeanProtocol(compiled, manifest.columns, manifest.precision, count_rows).answer,
@@ -173,4 +183,10 @@ def _measure_inline(compiled: "CompiledModel") -> int:
     started = time.perf_counter()
     compiled.answer_columns(rows)
     per_row = (time.perf_counter() - started) / _MEASURED_ROWS
-    return min(_MOST_INLINE, int(_LONGEST_INLINE / per_row * len(columns) * _BYTES_PER_CELL))
+    return bound_inline([column.name for column in columns], per_row)
+
+
+def bound_inline(names: Sequence[str], seconds_per_row: float) -> int:
+    names_bytes = sum(len(name.encode()) + _BYTES_PER_NAME for name in names)  # which any body has
+    row_bytes = len(names) * _BYTES_PER_CELL
+    return min(_MOST_INLINE, names_bytes + int(_LONGEST_INLINE / seconds_per_row * row_bytes))

@@ -104,6 +104,9 @@ def _check_target(dataset: Dataset, target: str) -> None:
     missing = int(dataset.frame[target].isna().sum())
     if missing:
         raise DatasetError(f"TARGET_COLUMN={target}: {missing} rows of {dataset.name} have no value there")
+    classes, names = dataset.frame[target].nunique(), len(dataset.class_names)
+    if names not in (0, classes):
+        raise DatasetError(f"{dataset.name} names {names} classes; its target has {classes}")
 
 
 def _widen_integers(frame: pd.DataFrame, target: str) -> pd.DataFrame:
