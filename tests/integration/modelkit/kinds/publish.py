@@ -153,10 +153,10 @@ KINDS: dict[str, tuple[Callable[[], Any], str, str, str]] = {
         "word",
         "predict",
     ),
-    "own-values": (lambda: Shouter(), False, "number", "predict"),
+    "own-values": (lambda: Shouter(), "numbers", "number", "predict"),
     "imputed": (
         lambda: make_pipeline(KNNImputer(), LinearRegression()),
-        False,
+        "numbers",
         "number",
         "predict",
     ),
