@@ -154,6 +154,8 @@ def decide_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAc
         return AbortRollout(RolloutPhase.FAILED, _not_ready_in_time(rollout))
     if phase is RolloutPhase.LAUNCHING:
         return StopActive() if seen.active_in_the_way else LaunchCandidate()
+    if seen.finding is not None and seen.finding.verdict is Verdict.FAILED:
+        return AbortRollout(RolloutPhase.ROLLED_BACK, _breached(rollout, seen.finding))
     if seen.candidate is None or not seen.candidate.running:
         return AbortRollout(RolloutPhase.FAILED, _candidate_died(rollout, seen.candidate))
     if phase is RolloutPhase.PROBING:
@@ -164,8 +166,6 @@ def decide_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAc
 def _decide_shift(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAction:
     """Step by step, each once the one before has held its time and nothing speaks against it."""
     plan, finding = rollout.plan, seen.finding
-    if finding is not None and finding.verdict is Verdict.FAILED:
-        return AbortRollout(RolloutPhase.ROLLED_BACK, _breached(rollout, finding))
     # Nobody to share the traffic with: the first server of all, or the other one had to make room.
     alone = rollout.replaces is not None or (seen.traffic.active is None and not plan.manual)
     if rollout.promote_requested or not plan.gradual or alone:

@@ -23,6 +23,7 @@ from router.core.actions import (
 from router.core.decide import RolloutSeen, decide_rollout, decide_training
 from router.core.errors import StaleRecord, StorageFull, SwitchyardError
 from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
+from router.core.verdicts import Verdict
 from router.engine.analysis import LOOK_SECONDS, Analyst
 from router.engine.context import Context
 from router.engine.racing import race, wait_any
@@ -35,6 +36,7 @@ from router.engine.training_actions import TrainingActions
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 
 SLOW = PrepareCandidate | StopActive | LaunchCandidate | ProbeCandidate | JudgeCandidate
+FIGURES_LOST = "the figures of its last step are lost"
 OBSERVED = frozenset({RolloutPhase.PROBING, RolloutPhase.GATING, RolloutPhase.SHIFTING})
 
 T = TypeVar("T", Training, Rollout)
@@ -77,8 +79,8 @@ class Reconciler:
         rollout = await self._work(Rollout, record_id, self._step_rollout, self._fail_rollout)
         try:
             await self._complete_steps(rollout)
-        except SwitchyardError as error:
-            log.warning("the figures of its last step are lost", subject=record_id, error=error.message)
+        except Exception:
+            log.exception(FIGURES_LOST, subject=record_id)
         self._analyst.forget(record_id)
 
     async def _work(self, kind: type[T], record_id: str, step: Step[T], fail: Fail[T]) -> T:
@@ -152,7 +154,12 @@ class Reconciler:
         return self._context.clock.now()
 
     async def _fail_rollout(self, rollout: Rollout, error: SwitchyardError) -> None:
-        await self._rollouts.fail(rollout, error, await self._analyst.close_step(rollout))
+        finding = None
+        try:
+            finding = await self._analyst.close_step(rollout)
+        except Exception:  # perhaps the very thing that broke: users get back what they had all the same
+            log.exception(FIGURES_LOST, subject=rollout.id)
+        await self._rollouts.fail(rollout, error, finding)
 
     async def _complete_steps(self, rollout: Rollout) -> bool:
         """Whether a step lacked its figures, and has them now."""
@@ -170,9 +177,11 @@ class Reconciler:
             # This needs nothing that may be away just now.
             finding = await self._analyst.close_step(rollout)
         else:
-            if rollout.phase in OBSERVED and rollout.server_id is not None:
-                candidate = await self._context.runtime.inspect(rollout.server_id)
             finding = await self._analyst.look(rollout, traffic)
+            # What is convicted loses its share also while the runtime does not answer.
+            convicted = finding is not None and finding.verdict is Verdict.FAILED
+            if rollout.phase in OBSERVED and rollout.server_id is not None and not convicted:
+                candidate = await self._context.runtime.inspect(rollout.server_id)
         now = self._context.clock.now()
         seen = RolloutSeen(traffic, candidate, finding, await self._is_active_in_the_way(rollout))
         action = decide_rollout(rollout, seen, now)

@@ -116,6 +116,7 @@ class RolloutActions:
             image = await telling(
                 self._ledger, rollout, partial(resolve, rollout.serve_image, rollout.serve_digest)
             )
+        traffic = await self._context.proxy.read_traffic(rollout.endpoint)  # a pull may have taken minutes
         room = await self._make_room(rollout, traffic)
         server = await self._servers.draft(
             endpoint=rollout.endpoint,
@@ -126,17 +127,20 @@ class RolloutActions:
             rollout_id=rollout.id,
         )
         retired = await self._servers.retire_spare(rollout.endpoint, f"rollout {rollout.id} needs its slot")
-        waited = self._context.clock.now() - rollout.entered[str(RolloutPhase.PENDING)]  # for a pull, say
         moved = self._ledger.moved(
             rollout,
             f"candidate {server.name} takes the {server.slot} slot",
             phase=RolloutPhase.LAUNCHING,
             server_id=server.id,
             serve_digest=image.digest,
-            ready_deadline=rollout.ready_deadline + waited,
+            ready_deadline=rollout.ready_deadline + self._waited(rollout),
             **room,
         )
         await self._ledger.apply(moved, self._ledger.opened(server, f"server {server.name}"), *retired)
+
+    def _waited(self, rollout: Rollout) -> float:
+        """Seconds before anything of its own began: for a pull, or for a runtime that was away."""
+        return max(0.0, self._context.clock.now() - rollout.entered[str(RolloutPhase.PENDING)])
 
     async def _make_room(self, rollout: Rollout, traffic: Traffic) -> dict[str, Any]:
         """What the record says if the active server has to go first. Raises NoMemoryForCandidate."""
@@ -164,7 +168,7 @@ class RolloutActions:
         assert rollout.replaces is not None
         began = self._context.clock.now()
         await self._context.runtime.stop(rollout.replaces, self._context.policy.stop_grace)
-        took = self._context.clock.now() - began
+        took = max(0.0, self._context.clock.now() - began)  # the clock may be set
         await self._ledger.move(rollout, f"the active server has stopped in {took:.1f} s", stop_seconds=took)
 
     async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> Rollout | None:
@@ -181,13 +185,15 @@ class RolloutActions:
             await self._context.prober.ping(server.address, WARM_PING_SECONDS)  # the endpoint's lock is held
         except ProbeFailed as failed:
             warning = f"server {server.name} was warm, but {failed}: another one is launched"
-            return await self._ledger.move(rollout, warning, warnings=(*rollout.warnings, warning))
+            # Written with the launch: a step that is tried again must not write it each time.
+            return rollout.model_copy(update={"warnings": (*rollout.warnings, warning)})
         await self._ledger.apply(
             self._ledger.moved(
                 rollout,
                 f"server {server.name} is still warm",
                 phase=RolloutPhase.SHIFTING,
                 previous_server_id=previous,
+                ready_deadline=rollout.ready_deadline + self._waited(rollout),
                 evidence=rollout.evidence | {"probe": {"ping": 200, "served_before": True}},
             ),
             self._ledger.moved(

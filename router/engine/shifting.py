@@ -104,13 +104,14 @@ class Shifting:
                     rollout,
                     warning,
                     phase=RolloutPhase.SUCCEEDED,
+                    paused=None,
                     steps=steps,
                     failure=failure,
                     warnings=(*rollout.warnings, warning),
                 )
                 return None
             pushed = self._ledger.moved(
-                rollout, failure.message, preempted=True, failure=failure, steps=steps
+                rollout, failure.message, preempted=True, paused=None, failure=failure, steps=steps
             )
             await self._ledger.apply(pushed, self._ledger.opened(back, f"rollback to {back.model_uri}"))
         return back.id

@@ -111,6 +111,7 @@ def cut_bake_short(ledger: Ledger, baking: Rollout) -> Update[Rollout]:
         baking,
         "its bake is cut short",
         phase=RolloutPhase.SUCCEEDED,
+        paused=None,
         steps=close_step(baking, ledger.clock.now()),
     )
 

@@ -1,19 +1,21 @@
 """What a runtime waits for, such as a pull, is seen in the record that waits for it."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 import anyio
+import structlog
 
-from router.core.errors import StaleRecord
+from router.core.errors import SwitchyardError
 from router.core.models import Record
 from router.engine.ledger import Ledger
 from router.engine.racing import race
 from router.runtimes.base import Tell
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 async def telling(ledger: Ledger, record: Record, act: Callable[[Tell], Awaitable[T]]) -> T:
@@ -31,10 +33,12 @@ async def telling(ledger: Ledger, record: Record, act: Callable[[Tell], Awaitabl
         while True:
             await news.wait()
             news = anyio.Event()
-            with suppress(StaleRecord):  # it was moved meanwhile: the next news are written
+            try:
                 stored = await ledger.store.get(type(record), record.id)
                 if stored.waiting_on != latest:
                     await ledger.move(stored, "" if begun else f"waiting: {latest}", waiting_on=latest)
                 begun = True
+            except SwitchyardError as error:  # the next news are written; what is waited for goes on
+                log.info("not recorded", subject=record.id, news=latest, error=error.message)
 
     return await race(partial(act, tell), write)

@@ -123,7 +123,7 @@ def parse_line(line: bytes) -> Sample | None:
             # Without an answer from the server there is no latency: then it is all the time it took.
             seconds=latency / 1000 if isinstance(latency, int | float) else float(entry["duration"]),
         )
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -7,6 +7,7 @@ import pytest
 from router.core.errors import NothingToRollBackTo, RegistryUnavailable
 from router.core.models import Rollout, RolloutPhase
 from router.core.verdicts import Verdict
+from router.proxies.base import Sample
 from tests.unit.engine.watched import CANARY, ENOUGH, ask, ask_for_a_while, let_misbehave, roll_beside, stored
 from tests.unit.engine.yard import Yard
 
@@ -203,3 +204,35 @@ async def test_a_rollback_is_not_watched(yard: Yard) -> None:
         await roll_beside(yard, engine, bake=60)
         back = await yard.roll_back(engine)
         assert back.phase is RolloutPhase.SUCCEEDED
+
+
+async def test_a_breach_ends_a_canary_also_while_the_runtime_is_away(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        await let_misbehave(yard, rollout, status=500)
+        yard.runtime.unavailable = True
+        await ask_for_a_while(yard)
+        assert (await yard.proxy.read_traffic("default")).candidate is None
+        yard.runtime.unavailable = False
+        await yard.clock.advance(5)
+        assert (await stored(engine, rollout)).phase is RolloutPhase.ROLLED_BACK
+
+
+async def test_a_watch_that_breaks_ends_its_rollout_and_nothing_else(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fall_over(cursor: str | None) -> tuple[list[Sample], str]:
+        raise TypeError("a line that nobody thought of")
+
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        with monkeypatch.context() as broken:
+            broken.setattr(yard.proxy, "samples", fall_over)
+            await yard.clock.advance(5)
+        failed = await stored(engine, rollout)
+        assert failed.phase is RolloutPhase.FAILED
+        assert failed.failure is not None
+        assert "a line that nobody thought of" in failed.failure.message
+        await yard.clock.advance(5)
+        third = await yard.roll(engine, yard.add_version())
+        assert third.phase is RolloutPhase.SUCCEEDED

@@ -7,6 +7,7 @@ import pytest
 from router.core.errors import NothingToRollBackTo, RolloutInProgress
 from router.core.models import Rollout, RolloutPhase, ServerPhase
 from router.core.verdicts import Verdict
+from router.engine.commands import Caller
 from tests.unit.engine.yard import Yard
 
 
@@ -103,6 +104,37 @@ async def test_a_warm_server_that_no_longer_answers_is_launched_anew_and_that_is
         ended = await engine.store.get(Rollout, back.id)
         assert ended.phase is RolloutPhase.SUCCEEDED
         assert ended.server_id not in {None, old.server_id}
+        assert await yard.served_version() == first
+
+
+async def test_a_rollback_whose_server_hangs_and_whose_image_is_gone_fails_at_once(
+    yard: Yard,
+) -> None:
+    first, second = yard.add_version(), yard.add_version()
+    async with yard.run() as engine:
+        await yard.roll(engine, first, serve_image="sources/old")
+        await yard.roll(engine, second)
+        yard.answers.unready.add("sources/old")
+        yard.runtime.missing.add("sources/old")
+        back = await yard.roll_back(engine)
+        assert back.phase is RolloutPhase.FAILED
+        assert back.failure is not None
+        assert back.failure.code == "image_not_found"
+        assert back.revision < 10
+        assert await yard.served_version() == second
+
+
+async def test_the_time_in_which_the_runtime_is_away_is_not_taken_from_a_rollback(yard: Yard) -> None:
+    first, second = yard.add_version(), yard.add_version()
+    async with yard.run() as engine:
+        await yard.roll(engine, first)
+        await yard.roll(engine, second)
+        rollback = await engine.commands.roll_back(Caller(), wait_ready_seconds=5)
+        yard.runtime.unavailable = True
+        await yard.clock.advance(8)
+        yard.runtime.unavailable = False
+        await yard.clock.advance(4)
+        assert (await engine.store.get(Rollout, rollback)).phase is RolloutPhase.SUCCEEDED
         assert await yard.served_version() == first
 
 

@@ -150,7 +150,8 @@ def test_a_client_that_hung_up_is_told_from_a_server_that_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"ts": 1}', line(1, upstream=""), line("x"), '{"upstream": "a"}']
+    "text",
+    ["", "{", "[]", "null", '{"ts": 1}', line(1, upstream=""), line("x"), line(None), '{"upstream": "a"}'],
 )
 def test_a_line_that_tells_of_no_server_is_no_sample(text: str) -> None:
     assert parse_line(text.encode()) is None
