@@ -1,4 +1,5 @@
-"""An MLflow server whose answers end half-way, as those of one that dies while it sends a file."""
+"""An MLflow server whose answers end half-way, as those of one that dies while it sends a file; or that wants
+credentials."""
 
 import http.client
 import threading
@@ -13,12 +14,16 @@ class BreakingMlflow:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.breaks: dict[str, int] = {}  # how often a file of this name breaks off
+        self.wanted: str | None = None  # the Authorization that it asks for
 
 
 @contextmanager
 def run_breaking_mlflow(mlflow: MlflowServer) -> Iterator[BreakingMlflow]:
     class Relay(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.headers["Authorization"] != breaking.wanted:
+                self.send_error(401)
+                return
             inner = http.client.HTTPConnection(mlflow.url.removeprefix("http://"), timeout=60)
             inner.request("GET", self.path)
             answer = inner.getresponse()

@@ -1,8 +1,10 @@
 """The reference model, trained and served for real, in an environment made from its own lock."""
 
+import hashlib
+import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,18 @@ def cache(tmp_path: Path) -> Path:
 def find_artifact(mlflow: MlflowServer, name: str) -> Path:
     (found,) = (path for path in mlflow.directory.rglob(name) if "artifacts" in path.parts)
     return found
+
+
+def change_artifacts(mlflow: MlflowServer, contents: Mapping[str, bytes | None]) -> None:
+    """Writes these files of its only model, or removes them, and digests that fit."""
+    index = find_artifact(mlflow, "digests.json")
+    digests = json.loads(index.read_bytes())
+    for path, content in contents.items():
+        del digests["files"][path]
+        if content is None:
+            (index.parent / path).unlink()
+        else:
+            (index.parent / path).write_bytes(content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            digests["files"][path] = {"sha256": sha256, "size": len(content)}
+    index.write_text(json.dumps(digests))

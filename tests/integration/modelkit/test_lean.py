@@ -1,5 +1,6 @@
 """A compiled model is served without what the native one needs, and without MLflow once it is cached."""
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from tests.integration.modelkit.bodies import COLUMNS, NOT_A_NUMBER, ROW, SPLIT, changed
 from tests.integration.modelkit.breaking_mlflow import run_breaking_mlflow
-from tests.integration.modelkit.conftest import Serve, find_artifact
+from tests.integration.modelkit.conftest import Serve, change_artifacts, find_artifact
 from tests.integration.modelkit.serving import ModelServer
 from tests.integration.modelkit.tracking import Tracking, TrainedVersion
 from tests.services.mlflow_server import MlflowServer
@@ -192,3 +193,51 @@ def test_mlflow_may_be_named_by_its_other_variable(serve: Serve, own_mlflow: Mlf
     other = {"MLFLOW_TRACKING_URI": "", "MLFLOW_SERVER_HOST": own_mlflow.url, "MODEL_SERVED": "mlflow"}
     with serve("models:/Own/1", **other) as server:
         assert server.client.get("/metadata").json()["mlflow_uri"] == own_mlflow.url
+
+
+def test_a_password_in_mlflows_address_reaches_mlflow_and_nobody_else(
+    serve: Serve, own_mlflow: MlflowServer
+) -> None:
+    with run_breaking_mlflow(own_mlflow) as mlflow:
+        mlflow.wanted = "Basic " + base64.b64encode(b"me:p@ss").decode()
+        address = mlflow.url.replace("//", "//me:p%40ss@")
+        with serve("models:/Own/1", MLFLOW_TRACKING_URI=address) as server:
+            told = server.client.get("/metadata")
+            assert told.json()["mlflow_uri"] == mlflow.url
+            assert "p%40ss" not in told.text + server.log
+
+
+def test_a_folder_is_refused_by_name_where_only_mlflow_will_do(
+    serve: Serve, own_mlflow: MlflowServer
+) -> None:
+    folder = find_artifact(own_mlflow, "MLmodel").parent
+    with serve(str(folder), await_answers=False, MODEL_SERVED="mlflow") as server:
+        assert server.wait(DEADLINE) == 1
+        assert f"{folder} cannot be loaded: MODEL_SERVED=mlflow, and it is on this disk" in server.log
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("compiled/model.onnx", b"no graph"),
+        ("compiled/model.onnx", None),
+        ("compiled/manifest.json", b'{"columns": "\xff"}'),
+    ],
+)
+def test_a_compiled_form_that_cannot_be_used_leaves_the_native_model(
+    serve: Serve, own_mlflow: MlflowServer, name: str, content: bytes | None
+) -> None:
+    change_artifacts(own_mlflow, {name: content})
+    with serve("models:/Own/1", MLFLOW_TRACKING_URI=own_mlflow.url) as server:
+        about = server.client.get("/metadata").json()
+        assert about["path"] == "native"
+        assert about["reason"].startswith("its compiled form cannot be used: ")
+        assert server.invoke(REQUEST).status_code == 200
+
+
+def test_a_model_that_cannot_be_unpickled_is_told_in_one_line(serve: Serve, own_mlflow: MlflowServer) -> None:
+    change_artifacts(own_mlflow, {"compiled/manifest.json": None, "model.pkl": b"no pickle"})
+    with serve("models:/Own/1", await_answers=False, MLFLOW_TRACKING_URI=own_mlflow.url) as server:
+        assert server.wait(DEADLINE) == 1
+        assert "models:/Own/1 cannot be loaded: " in server.log
+        assert "Traceback" not in server.log

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.modelkit.bodies import SPLIT
+from tests.integration.modelkit.bodies import SPLIT, changed
 from tests.integration.modelkit.conftest import Serve, find_artifact
 from tests.services.mlflow_server import MlflowServer
 
 REQUEST = json.dumps({"dataframe_split": SPLIT}).encode()
 GRAPH = "compiled/model.onnx"
+DEADLINE = 60  # seconds
 
 
 def serve_once(serve: Serve, mlflow: MlflowServer, cache: Path) -> tuple[Any, str]:
@@ -61,7 +62,27 @@ def test_a_file_of_the_right_size_is_not_believed_of_a_model_without_digests(
     assert read_index(cache)[1] != json.loads(forgery)
 
 
-@pytest.mark.parametrize("spoil", [os.mkfifo, os.mkdir])
+def make_huge(index: Path) -> None:
+    index.touch()
+    os.truncate(index, 200 << 30)
+
+
+def nest_deeply(index: Path) -> None:
+    index.write_text("[" * 1_000_000)
+
+
+def write_no_utf_8(index: Path) -> None:
+    index.write_bytes(b'{"folder": "\xff"}')
+
+
+def link_the_models_elsewhere(index: Path) -> None:
+    index.parent.rmdir()
+    index.parent.symlink_to("/nonexistent")
+
+
+@pytest.mark.parametrize(
+    "spoil", [os.mkfifo, os.mkdir, make_huge, nest_deeply, write_no_utf_8, link_the_models_elsewhere]
+)
 def test_a_cache_that_cannot_be_used_stops_no_server(
     serve: Serve, own_mlflow: MlflowServer, cache: Path, spoil: Any
 ) -> None:
@@ -82,3 +103,30 @@ def test_a_server_that_cannot_write_to_the_cache_does_without(
     found, log = serve_once(serve, own_mlflow, cache)
     assert found == before
     assert f"SERVE_CACHE_DIR={cache}: " in log
+
+
+def test_a_file_that_stays_spoilt_is_fetched_without_the_cache(
+    serve: Serve, own_mlflow: MlflowServer, cache: Path
+) -> None:
+    own = {"MLFLOW_TRACKING_URI": own_mlflow.url, "SERVE_CACHE_DIR": str(cache)}
+    with serve("models:/Own/1", **own) as server:
+        for blob in (cache / "sha256").iterdir():
+            blob.unlink()
+            blob.mkdir()
+        # The native model is read only now.
+        assert server.invoke(json.dumps(changed(age=None)).encode()).status_code == 200
+        assert "fetched without the cache" in server.log
+
+
+def test_what_is_remembered_names_no_file_outside_of_the_model(
+    serve: Serve, own_mlflow: MlflowServer, cache: Path
+) -> None:
+    serve_once(serve, own_mlflow, cache)
+    index, remembered = read_index(cache)
+    remembered["digests"]["files"]["../../escaped"] = remembered["digests"]["files"][GRAPH]
+    index.write_text(json.dumps(remembered))
+    own_mlflow.stop()
+    own = {"MLFLOW_TRACKING_URI": own_mlflow.url, "SERVE_CACHE_DIR": str(cache)}
+    with serve("models:/Own/1", await_answers=False, **own) as server:
+        assert server.wait(DEADLINE) == 1
+        assert "models:/Own/1 cannot be loaded: MLflow at " in server.log

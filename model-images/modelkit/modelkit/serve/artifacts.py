@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 _TIMEOUT = 20  # seconds for one answer to begin, or to go on
 _PAUSES = (0.2, 1.0)  # seconds before a second and a third try
@@ -48,12 +48,14 @@ class Source:
 
 class ArtifactService:
     def __init__(self, url: str, credentials: str | None = None) -> None:
-        """`credentials` is the value of an Authorization header."""
+        """`credentials` is the value of an Authorization header; those in the URL go before them."""
         split = urlsplit(url)
         if split.scheme not in ("http", "https") or not split.hostname:
-            raise NotDirect(f"MLFLOW_TRACKING_URI={url} is not an HTTP address")
+            raise NotDirect(f"MLFLOW_TRACKING_URI={show_address(url)} is not an HTTP address")
         self._secure = split.scheme == "https"
         self._host, self._port, self._prefix = split.hostname, split.port, split.path.rstrip("/")
+        if split.username is not None:
+            credentials = make_credentials(unquote(split.username), unquote(split.password or ""), None)
         self._headers = {} if credentials is None else {"Authorization": credentials}
 
     def find(self, uri: str) -> Source:
@@ -138,6 +140,12 @@ def make_credentials(username: str | None, password: str | None, token: str | No
     if username is not None:
         return "Basic " + base64.b64encode(f"{username}:{password or ''}".encode()).decode()
     return f"Bearer {token}" if token is not None else None
+
+
+def show_address(url: str) -> str:
+    """Without the user and the password that may be in it."""
+    user, at, _ = urlsplit(url).netloc.rpartition("@")
+    return url.replace(user + at, "", 1)
 
 
 def _refuse(answer: http.client.HTTPResponse) -> None:

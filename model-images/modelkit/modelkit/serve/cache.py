@@ -8,7 +8,9 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from modelkit.manifest import Digests, FileDigest
 
 _PIECE = 1 << 20
 # Neither a link, nor something that waits for a writer.
+_LONGEST_INDEX = 16 << 20  # bytes
+_KEPT = 10  # the URIs used last, whose files stay
+_HOUR = 60 * 60  # seconds: no fetch takes as long
+_DAY = 24 * _HOUR
 _PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 Write = Callable[[bytes], Any]
@@ -43,6 +49,8 @@ class Cache:
         self._models = folder / "models"
         for part in (self._blobs, self._models):
             part.mkdir(parents=True, exist_ok=True)
+            if part.is_symlink():  # it leads to where this cache has nothing to write or to remove
+                raise NotADirectoryError(f"{part} is a link")
 
     def has(self, digest: FileDigest) -> bool:
         try:
@@ -68,14 +76,13 @@ class Cache:
         if not self.has(digest):  # a pipe would be read for ever
             raise Corrupt(f"{path} has changed on the disk")
         with os.fdopen(os.open(path, _PLAIN), "rb") as file:
-            while piece := file.read(_PIECE):
+            left = digest.size  # it may grow meanwhile, for ever
+            while piece := file.read(min(_PIECE, left)):
+                left -= len(piece)
                 found.update(piece)
                 yield piece
         if found.hexdigest() != digest.sha256:
             raise Corrupt(f"{path} has changed on the disk")
-
-    def forget(self, digest: FileDigest) -> None:
-        self.path(digest).unlink(missing_ok=True)
 
     def put(self, fetch: Callable[[Write], None], expected: FileDigest | None = None) -> FileDigest:
         """Keeps what `fetch` writes. Raises Corrupt, and keeps nothing, if it is not what was expected."""
@@ -100,14 +107,44 @@ class Cache:
             Path(name).unlink(missing_ok=True)
 
     def recall(self, uri: str) -> Remembered | None:
+        return self._decode(self._model(uri))
+
+    def _decode(self, index: Path) -> Remembered | None:
         try:
-            with os.fdopen(os.open(self._model(uri), _PLAIN), "rb") as file:
-                return msgspec.json.decode(file.read() or b"", type=Remembered)  # a pipe may give None
-        except (OSError, msgspec.MsgspecError):
+            with os.fdopen(os.open(index, _PLAIN), "rb") as file:
+                content = file.read(_LONGEST_INDEX) or b""  # a pipe may give None
+            return msgspec.json.decode(content, type=Remembered)
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
             return None
+
+    def prune(self) -> None:
+        """Removes what fetches that were killed left behind, and versions that have not been used lately."""
+        now = time.time()
+        used = sorted(_list_plain(self._models, ".json"), key=lambda entry: -entry[1])
+        keep = {path for path, _ in used[:_KEPT]}
+        for path in tuple(keep):
+            known = self._decode(path)
+            keep.update(map(self.path, () if known is None else known.digests.files.values()))
+        for folder in (self._blobs, self._models):
+            for path, changed in _list_plain(folder):
+                age = _HOUR if path.name.startswith("part-") else _DAY
+                if path not in keep and now - changed > age:
+                    with suppress(OSError):
+                        path.unlink()
 
     def _model(self, uri: str) -> Path:
         return self._models / f"{hashlib.sha256(uri.encode()).hexdigest()}.json"
+
+
+def _list_plain(folder: Path, suffix: str = "") -> list[tuple[Path, float]]:
+    """Its files, and when each was last changed."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):  # another server may have removed it
+                if entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
+                    found.append((Path(entry.path), entry.stat(follow_symlinks=False).st_mtime))
+    return found
 
 
 def _write(handle: int, fetch: Callable[[Write], None]) -> FileDigest:

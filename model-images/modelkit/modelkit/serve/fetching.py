@@ -40,8 +40,11 @@ class ModelFiles:
     assemble: Callable[[Path], Path]
 
 
-def fetch_model(uri: str, service: ArtifactService, cache: Cache) -> ModelFiles:
-    """Raises ModelLoadError, and NotDirect where only MLflow's client can help."""
+def fetch_model(uri: str, service: ArtifactService, cache: Cache, own: Path) -> ModelFiles:
+    """Raises ModelLoadError, and NotDirect where only MLflow's client can help.
+
+    `own` is a folder of this server alone, for what another server keeps spoiling in `cache`.
+    """
     known = cache.recall(uri)
     try:
         source = service.find(uri) if known is not None else keep_trying(lambda: service.find(uri))
@@ -52,40 +55,60 @@ def fetch_model(uri: str, service: ArtifactService, cache: Cache) -> ModelFiles:
             if not cache.has(digest):
                 keep_trying(partial(_fetch_file, service, cache, source.folder, path, digest))
         cache.remember(uri, known)
+        cache.prune()
     except Refused as error:
         raise ModelLoadError(f"{uri} cannot be loaded: {error}") from error
     except Unreachable as error:
-        if known is None or not all(map(cache.has, known.digests.files.values())):
+        if known is None or not _is_whole(known.digests, cache):
             raise ModelLoadError(f"{uri} cannot be loaded: {error}") from error
         log.warning("%s; serving %s as it was fetched before", error, uri)
     found = Source(known.folder, known.name, known.version, known.run_id)
     files = known.digests.files
 
-    def use(path: str, work: Callable[[FileDigest], Got]) -> Got:
-        try:
-            return work(files[path])
-        except (Corrupt, FileNotFoundError) as error:
-            log.warning("%s: fetched again", error)
-            cache.forget(files[path])
-            keep_trying(lambda: _fetch_file(service, cache, found.folder, path, files[path]))
-            return work(files[path])
+    def use(path: str, work: Callable[..., Got]) -> Got:
+        digest = files[path]
+
+        def fetch(cache: Cache) -> None:
+            keep_trying(lambda: _fetch_file(service, cache, found.folder, path, digest))
+
+        return _use(cache, own, fetch, partial(work, digest=digest))
 
     def read(path: str) -> bytes:
-        return use(path, cache.read)
+        return use(path, Cache.read)
 
     def assemble(folder: Path) -> Path:
         for path in files:
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            use(path, partial(cache.copy, target=target))
+            use(path, partial(Cache.copy, target=target))
         return folder
 
     return ModelFiles(found, known.digests, _translated(uri, read), _translated(uri, assemble))
 
 
+def _use(cache: Cache, own: Path, fetch: Callable[[Cache], None], work: Callable[[Cache], Got]) -> Got:
+    try:
+        return work(cache)
+    except (Corrupt, OSError) as error:
+        log.warning("%s: fetched again", error)
+    try:
+        fetch(cache)
+        return work(cache)
+    except (Corrupt, OSError) as error:
+        log.warning("%s: fetched without the cache", error)
+    cache = Cache(own)
+    fetch(cache)
+    return work(cache)
+
+
+def find_folder(uri: str) -> Path:
+    """Where it is if `uri` names a folder of this disk."""
+    return Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
+
+
 def open_local(uri: str) -> ModelFiles | None:
     """The model in a folder of this disk; None if `uri` names no folder."""
-    folder = Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
+    folder = find_folder(uri)
     if not (folder / "MLmodel").is_file():
         return None
     try:
@@ -118,7 +141,7 @@ def _read_digests(service: ArtifactService, source: Source, cache: Cache) -> Dig
     try:
         service.fetch(source.folder, DIGESTS_FILE, pieces.append)
         return _check_paths(msgspec.json.decode(b"".join(pieces), type=Digests))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refused(f"{DIGESTS_FILE} is corrupt: {error}") from error
     except KeyError:
         log.warning("the model has no digests: its files are checked by their size alone")
@@ -127,7 +150,7 @@ def _read_digests(service: ArtifactService, source: Source, cache: Cache) -> Dig
         files[path] = cache.put(partial(service.fetch, source.folder, path))
         if files[path].size != size:
             raise Unreachable(f"{path} has {files[path].size} bytes, MLflow lists {size}")
-    return Digests(files, "its trainer left no compiled form")
+    return _check_paths(Digests(files, "its trainer left no compiled form"))
 
 
 def _check_paths(digests: Digests) -> Digests:
@@ -135,6 +158,15 @@ def _check_paths(digests: Digests) -> Digests:
         if path.startswith("/") or ".." in path.split("/"):
             raise Refused(f"{DIGESTS_FILE} names {path}, which is no path inside of the model")
     return digests
+
+
+def _is_whole(remembered: Digests, cache: Cache) -> bool:
+    """Another server may have written what is remembered, paths that lead elsewhere among it."""
+    try:
+        _check_paths(remembered)
+    except Refused:
+        return False
+    return all(map(cache.has, remembered.files.values()))
 
 
 def _fetch_file(service: ArtifactService, cache: Cache, folder: str, path: str, digest: FileDigest) -> None:

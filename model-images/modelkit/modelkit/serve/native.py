@@ -29,7 +29,6 @@ def load_native(uri: str, files: ModelFiles | None, folder: Path) -> "PyFuncMode
     Without `files` MLflow's client downloads the model itself.
     """
     from mlflow import artifacts, models, pyfunc
-    from mlflow.exceptions import MlflowException
 
     try:
         if files is None:
@@ -39,8 +38,10 @@ def load_native(uri: str, files: ModelFiles | None, folder: Path) -> "PyFuncMode
         if models.Model.load(where).flavors[pyfunc.FLAVOR_NAME][pyfunc.MAIN] == "mlflow.sklearn":
             keep_to_one_thread()
         model: PyFuncModel = pyfunc.load_model(where)
-    except (MlflowException, ImportError, OSError) as error:
-        raise ModelLoadError(f"{uri} cannot be loaded: {error}") from error
+    except ModelLoadError:
+        raise
+    except Exception as error:  # a model's own code runs as it is unpickled: it may raise anything
+        raise ModelLoadError(f"{uri} cannot be loaded: {type(error).__name__}: {error}") from error
     return model
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from modelkit.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
 from modelkit.serve.answers import About, CountRows, Limits, Predict, PredictLean
-from modelkit.serve.artifacts import ArtifactService, NotDirect, Source, make_credentials
+from modelkit.serve.artifacts import ArtifactService, NotDirect, Source, make_credentials, show_address
 from modelkit.serve.batching import Permits, hold
 from modelkit.serve.cache import Cache
-from modelkit.serve.fetching import ModelFiles, ModelLoadError, fetch_model, open_local
+from modelkit.serve.fetching import ModelFiles, ModelLoadError, fetch_model, find_folder, open_local
 from modelkit.serve.native import NativeWhenNeeded, load_native, load_predict
 from modelkit.serve.telemetry import Telemetry
 from modelkit.settings import ServeSettings, SettingsError
@@ -50,12 +50,18 @@ def open_model(settings: ServeSettings, folder: Path, telemetry: Telemetry) -> S
         )
     count_rows = telemetry.count_rows
     files, reason = _find_files(settings, folder)
-    if files is not None and MANIFEST_FILE in files.digests.files:
-        return _open_compiled(settings, files, folder, count_rows)
-    if files is not None:
-        reason = files.digests.native
     model = folder / "native"
     model.mkdir()
+    if files is not None and MANIFEST_FILE in files.digests.files:
+        try:
+            return _open_compiled(settings, files, model, count_rows)
+        except ModelLoadError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the graph's runtime raises, the native model is there
+            reason = f"its compiled form cannot be used: {type(error).__name__}: {error}"
+            log.warning("%s", reason)
+    elif files is not None:
+        reason = files.digests.native
     native = load_native(uri, files, model)
     from modelkit.serve.frames import make_lean_native
     from modelkit.serve.protocol import make_predict
@@ -78,10 +84,12 @@ def open_model(settings: ServeSettings, folder: Path, telemetry: Telemetry) -> S
 
 def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | None, str]:
     """None, and why, where only MLflow's client can get the model."""
-    if settings.model_served != "mlflow" and (local := open_local(settings.serve_model_uri)) is not None:
+    uri = settings.serve_model_uri
+    if settings.model_served == "mlflow" and find_folder(uri).exists():
+        raise ModelLoadError(f"{uri} cannot be loaded: MODEL_SERVED=mlflow, and it is on this disk")
+    if (local := open_local(uri)) is not None:
         return local, ""
     if settings.model_served == "local":
-        uri = settings.serve_model_uri
         raise ModelLoadError(f"{uri} cannot be loaded: MODEL_SERVED=local, and it is no model's folder")
     mlflow = settings.mlflow_tracking_uri or settings.mlflow_server_host
     if mlflow is None:
@@ -97,42 +105,37 @@ def _find_files(settings: ServeSettings, folder: Path) -> tuple[ModelFiles | Non
         os.environ["MLFLOW_TRACKING_URI"] = mlflow  # where that client looks
         return None, str(error)
     except OSError as error:
-        raise ModelLoadError(f"{settings.serve_model_uri} cannot be loaded: {error}") from error
+        raise ModelLoadError(f"{uri} cannot be loaded: {error}") from error
 
 
 def _fetch(settings: ServeSettings, service: ArtifactService, folder: Path) -> ModelFiles:
-    uri, shared = settings.serve_model_uri, settings.serve_cache_dir
+    uri, shared, own = settings.serve_model_uri, settings.serve_cache_dir, folder / "cache"
     if shared is not None:
         try:
-            cache = Cache(shared)
+            shared.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ModelLoadError(f"SERVE_CACHE_DIR={shared}: {error}") from error
         try:
-            return fetch_model(uri, service, cache)
+            return fetch_model(uri, service, Cache(shared), own)
         except OSError as error:  # it is full, or another server has spoilt it
             log.warning("SERVE_CACHE_DIR=%s: %s; fetched without it", shared, error)
-    return fetch_model(uri, service, Cache(folder / "cache"))
+    return fetch_model(uri, service, Cache(own), own)
 
 
-def _open_compiled(settings: ServeSettings, files: ModelFiles, folder: Path, count_rows: CountRows) -> Served:
+def _open_compiled(settings: ServeSettings, files: ModelFiles, native: Path, count_rows: CountRows) -> Served:
+    """`native` is where the native model is put by the first request for it."""
     import msgspec
 
     from modelkit.compiled import CompiledModel
     from modelkit.serve.lean import LeanProtocol
 
-    try:
-        manifest = msgspec.json.decode(files.read(MANIFEST_FILE), type=Manifest)
-        compiled = CompiledModel(files.read(GRAPH_FILE), manifest)
-    except msgspec.MsgspecError as error:
-        message = f"{settings.serve_model_uri} cannot be loaded: {MANIFEST_FILE}: {error}"
-        raise ModelLoadError(message) from error
+    manifest = msgspec.json.decode(files.read(MANIFEST_FILE), type=Manifest)
+    compiled = CompiledModel(files.read(GRAPH_FILE), manifest)
     reason = f"proven on {manifest.rows} rows to {manifest.difference:.2g}, {manifest.precision}"
     columns = tuple(column.name for column in manifest.columns)
-    model = folder / "native"
-    model.mkdir()
     return Served(
         NativeWhenNeeded(
-            partial(load_predict, settings.serve_model_uri, files, model, count_rows),
+            partial(load_predict, settings.serve_model_uri, files, native, count_rows),
             settings.mlflow_scoring_server_request_timeout / 2,
         ),
         _describe(settings, files, "compiled", reason, columns),
@@ -149,13 +152,14 @@ def _describe(
     columns: tuple[str, ...] = (),
 ) -> About:
     source = Source("") if files is None else files.source
+    mlflow = settings.mlflow_tracking_uri or settings.mlflow_server_host
     return About(
         mlflow_version=version("mlflow-skinny"),
         uri=settings.serve_model_uri,
         name=settings.model_name or source.name,
         version=settings.model_version or source.version,
         run_id=settings.mlflow_run_id or source.run_id,
-        mlflow_uri=settings.mlflow_tracking_uri or settings.mlflow_server_host,
+        mlflow_uri=None if mlflow is None else show_address(mlflow),
         path=path,
         reason=reason,
         classes=() if files is None else files.digests.classes,
