@@ -53,11 +53,11 @@ def serve_hostile_model(stack: ComposeStack) -> Iterator[None]:
     """On an endpoint of its own, which goes with it: it has no part in what other tests do with `default`."""
     mlflow = f"container:{stack.container('mlflow')}"
     published = ("--env=MLFLOW_TRACKING_URI=http://mlflow:5000", "--entrypoint=python")
-    image = f"switchyard/trainer-{TRAINER}"
+    image = f"{stack.project}/trainer-{TRAINER}"
     stack.docker("run", "--rm", f"--network={mlflow}", *published, image, "-c", PUBLISH)
     assert stack.call("POST", "/admin/endpoints", {"name": ENDPOINT}).status_code == 201
     try:
-        wanted = {"name": "Hostile", "ref": 1, "serve_image": f"switchyard/server-{TRAINER}:latest"}
+        wanted = {"name": "Hostile", "ref": 1, "serve_image": f"{stack.project}/server-{TRAINER}:latest"}
         stack.post("/admin/roll", {**wanted, "endpoint": ENDPOINT, "wait_ready_seconds": 120})
         yield
     finally:
