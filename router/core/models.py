@@ -283,7 +283,8 @@ class Endpoint(Record):
     alias_version: int | None = None
     alias_asked: int | None = None  # version that somebody moved it to, and the rollout that this asked for
     alias_rollout: str | None = None
-    alias_carriers: tuple[str, ...] = ()  # while it is being moved: every model that may carry it
+    alias_carriers: tuple[str, ...] = ()  # while it is being moved: every model that may carry it,
+    alias_writes: tuple[int, ...] = ()  # and every version that we may have moved it to
 
 
 class Event(BaseModel):

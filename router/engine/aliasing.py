@@ -25,9 +25,13 @@ async def _move_alias(context: Context, endpoint: Endpoint, active: Upstream) ->
     carriers = {active.model_name, *endpoint.alias_carriers}
     if endpoint.alias_model is not None:
         carriers.add(endpoint.alias_model)
-    if carriers != set(endpoint.alias_carriers):
-        endpoint = await context.ledger.move(endpoint, alias_carriers=tuple(sorted(carriers)))
-    if not await _is_asked_for_another(context, endpoint, active):
+    asked = await _is_asked_for_another(context, endpoint, active)
+    writes = {active.model_version, *endpoint.alias_writes}
+    if (carriers, writes) != (set(endpoint.alias_carriers), set(endpoint.alias_writes)):
+        endpoint = await context.ledger.move(
+            endpoint, alias_carriers=tuple(sorted(carriers)), alias_writes=tuple(sorted(writes))
+        )
+    if not asked:
         await context.registry.set_alias(active.model_name, alias, active.model_version)
     for left in carriers - {active.model_name}:
         await context.registry.delete_alias(left, alias)
@@ -37,6 +41,7 @@ async def _move_alias(context: Context, endpoint: Endpoint, active: Upstream) ->
         alias_model=active.model_name,
         alias_version=active.model_version,
         alias_carriers=(),
+        alias_writes=(),
     )
 
 
@@ -45,7 +50,8 @@ async def _is_asked_for_another(context: Context, endpoint: Endpoint, active: Up
     if context.policy.alias_poll_seconds == 0 or endpoint.alias_model != active.model_name:
         return False
     found = (await context.registry.aliases(active.model_name)).get(alias_of(context.policy, endpoint))
-    return found not in {None, endpoint.alias_version, endpoint.alias_asked, active.model_version}
+    ours = {endpoint.alias_version, *endpoint.alias_writes}
+    return found not in {None, endpoint.alias_asked, active.model_version, *ours}
 
 
 async def forget_alias(context: Context, endpoint: Endpoint) -> None:

@@ -71,5 +71,5 @@ class Closing:
             if endpoint.waiting_on != error.message:
                 await self._ledger.move(endpoint, f"waiting: {error.message}", waiting_on=error.message)
             return
-        gone = {"alias_model": None, "alias_version": None, "alias_carriers": ()}
+        gone = {"alias_model": None, "alias_version": None, "alias_carriers": (), "alias_writes": ()}
         await self._ledger.move(endpoint, f"endpoint {name} is gone", phase=EndpointPhase.CLOSED, **gone)

@@ -43,10 +43,12 @@ async def test_the_alias_follows_when_the_registry_is_back(yard: Yard) -> None:
         assert endpoint.alias_version == first
 
 
+@pytest.mark.parametrize("poll", [0, 10])
 async def test_an_alias_that_was_moved_but_not_remembered_is_moved_again(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poll: float
 ) -> None:
     """The router is killed after MLflow has moved it, and users get again what it pointed to before."""
+    yard = Yard(tmp_path, alias_poll_seconds=poll)
     first, second = yard.add_version(), yard.add_version()
     async with yard.run() as engine:
         await yard.roll(engine, first)
@@ -60,6 +62,8 @@ async def test_an_alias_that_was_moved_but_not_remembered_is_moved_again(
     async with yard.run():
         assert await yard.served_version() == second
         assert await yard.alias() == second
+        await yard.clock.advance(60)
+        assert await yard.served_version() == second
 
 
 async def test_no_other_model_keeps_the_alias_of_a_router_that_was_killed(
