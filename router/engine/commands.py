@@ -7,6 +7,7 @@ from anyio import move_on_after
 
 from router.core.errors import (
     IdempotencyKeyReused,
+    ImageNotFound,
     InvalidRequest,
     RolloutInProgress,
     RuntimeUnavailable,
@@ -237,8 +238,11 @@ class Commands:
         state = await self._context.runtime.inspect(active.server_id)
         if state is None or not state.running:
             return False
-        resolved = await self._context.runtime.resolve_image(image)
-        return resolved.digest == active.serve_digest
+        try:
+            found = await self._context.runtime.find_image(image)
+        except ImageNotFound:  # to be pulled by the rollout, where it can be seen
+            return False
+        return found.digest == active.serve_digest
 
     async def settle(self, endpoint: str, seconds: float) -> list[Change]:
         """What ends the rollout before this one, if it has switched: its bake is cut short.
