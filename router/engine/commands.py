@@ -35,6 +35,7 @@ from router.registries.base import ModelVersion
 from router.stores.base import Change, Claim
 
 CHECK_SECONDS = 3.0
+RUN_ID_LENGTH = 32  # MLflow's
 STAGES = frozenset({"Production", "Staging", "Archived"})
 SETTLE_SECONDS = 5.0  # how long a roll waits for one that has switched already to be done with the rest
 
@@ -115,7 +116,8 @@ class Commands:
             runtime=policy.runtime_kind,
             defaults=DefaultImages(policy.trainer_image, policy.serve_image),
         )
-        await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes, env)
+        to_come = context.trainer_env(env, "0" * RUN_ID_LENGTH)
+        await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes, to_come)
         endpoint = request.endpoint or spec.endpoint or DEFAULT_ENDPOINT
         if request.then_roll:
             await require_open(context, endpoint)

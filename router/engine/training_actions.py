@@ -95,16 +95,12 @@ class TrainingActions:
     async def _launch(self, training: Training) -> None:
         assert training.run_id is not None
         assert training.image_digest is not None
-        env = training.env | {
-            "MLFLOW_TRACKING_URI": self._context.policy.mlflow_tracking_uri,
-            "MLFLOW_RUN_ID": training.run_id,
-        }
         workload = Workload(
             owner=training.id,
             role=Role.TRAINER,
             name=training.container,
             image=Image(training.image, training.image_digest),
-            env=env,
+            env=self._context.trainer_env(training.env, training.run_id),
             resources=training.resources,
             gpus=training.gpus,
             volumes=training.volumes,
