@@ -17,6 +17,7 @@ from tests.services.yard import PLAIN, Yard
 
 RATE = 200.0
 LOOK_SECONDS = 0.01
+LIMIT_SECONDS = 60.0  # for a takeover, of which 15 are wanted
 MEBIBYTE = 1024 * 1024
 
 
@@ -76,6 +77,8 @@ def take_over(yard: Yard) -> float:
     yard.router.kill()
     began = time.monotonic()
     while httpx.get(f"{url}/status", **PLAIN).status_code != 200:
+        if time.monotonic() - began > LIMIT_SECONDS:
+            raise RuntimeError(f"the standby does not lead {LIMIT_SECONDS:g} s later:\n{standby.log_tail()}")
         time.sleep(LOOK_SECONDS)
     took = time.monotonic() - began
     standby.stop()

@@ -7,6 +7,7 @@ from anyio import move_on_after
 
 from router.core.errors import (
     IdempotencyKeyReused,
+    ImageNotFound,
     InvalidRequest,
     RolloutInProgress,
     RuntimeUnavailable,
@@ -34,6 +35,7 @@ from router.registries.base import ModelVersion
 from router.stores.base import Change, Claim
 
 CHECK_SECONDS = 3.0
+RUN_ID_LENGTH = 32  # MLflow's
 STAGES = frozenset({"Production", "Staging", "Archived"})
 SETTLE_SECONDS = 5.0  # how long a roll waits for one that has switched already to be done with the rest
 
@@ -114,7 +116,8 @@ class Commands:
             runtime=policy.runtime_kind,
             defaults=DefaultImages(policy.trainer_image, policy.serve_image),
         )
-        await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes, env)
+        to_come = context.trainer_env(env, "0" * RUN_ID_LENGTH)
+        await context.runtime.refuse_unsupported(spec.resources, spec.gpus, spec.volumes, to_come)
         endpoint = request.endpoint or spec.endpoint or DEFAULT_ENDPOINT
         if request.then_roll:
             await require_open(context, endpoint)
@@ -237,8 +240,11 @@ class Commands:
         state = await self._context.runtime.inspect(active.server_id)
         if state is None or not state.running:
             return False
-        resolved = await self._context.runtime.resolve_image(image)
-        return resolved.digest == active.serve_digest
+        try:
+            found = await self._context.runtime.find_image(image)
+        except ImageNotFound:  # to be pulled by the rollout, where it can be seen
+            return False
+        return found.digest == active.serve_digest
 
     async def settle(self, endpoint: str, seconds: float) -> list[Change]:
         """What ends the rollout before this one, if it has switched: its bake is cut short.

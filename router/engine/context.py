@@ -1,7 +1,7 @@
 """What every part of the engine works with: the ports, the ledger, the policy, and one lock per endpoint."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,10 @@ class Context:
     traffic_locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
     # The rollout that has switched and the supervisor both see to the alias: one at a time.
     alias_locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
+
+    def trainer_env(self, env: Mapping[str, str], run_id: str) -> dict[str, str]:
+        """Its own variables, and the trainer contract."""
+        return {**env, "MLFLOW_TRACKING_URI": self.policy.mlflow_tracking_uri, "MLFLOW_RUN_ID": run_id}
 
     def server_env(self, server: Server) -> dict[str, str]:
         """The server contract, but for the port, which the runtime adds."""

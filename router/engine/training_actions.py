@@ -25,6 +25,7 @@ from router.core.errors import (
 from router.core.models import Failure, Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.context import Context
 from router.engine.holding import find_holder
+from router.engine.racing import race
 from router.engine.steering import cut_bake_short
 from router.engine.telling import telling
 from router.registries.base import ModelVersion, RunStatus
@@ -64,8 +65,12 @@ class TrainingActions:
                 pass
 
     async def _prepare_run(self, training: Training) -> None:
-        resolve = self._context.runtime.resolve_image
-        image = await telling(self._ledger, training, partial(resolve, training.image, None))
+        resolve = partial(self._context.runtime.resolve_image, training.image, None)
+        image = await race(
+            partial(telling, self._ledger, training, resolve), partial(self._until_cancelled, training)
+        )
+        if image is None:
+            return
         tags = _run_tags(training) | {"switchyard.image_digest": image.digest}
         run_id = await self._context.registry.create_run(training.experiment, training.id, tags)
         while training.phase is TrainingPhase.QUEUED:
@@ -80,19 +85,22 @@ class TrainingActions:
             except StaleRecord:  # cancelled in the meantime, and all the more in need of a run to close
                 training = await self._context.store.get(Training, training.id)
 
+    async def _until_cancelled(self, training: Training) -> None:
+        while True:
+            changed = self._ledger.wakeups.take(training.id)
+            if (await self._context.store.get(Training, training.id)).cancel_requested:
+                return
+            await changed.wait()
+
     async def _launch(self, training: Training) -> None:
         assert training.run_id is not None
         assert training.image_digest is not None
-        env = training.env | {
-            "MLFLOW_TRACKING_URI": self._context.policy.mlflow_tracking_uri,
-            "MLFLOW_RUN_ID": training.run_id,
-        }
         workload = Workload(
             owner=training.id,
             role=Role.TRAINER,
             name=training.container,
             image=Image(training.image, training.image_digest),
-            env=env,
+            env=self._context.trainer_env(training.env, training.run_id),
             resources=training.resources,
             gpus=training.gpus,
             volumes=training.volumes,

@@ -84,6 +84,9 @@ class Runtime(Protocol):
         With the digest of an earlier call it stays that image, which is got again if it is gone.
         """
 
+    async def find_image(self, reference: str) -> Image:
+        """What `resolve_image` makes of it, if that takes no pull. Raises ImageNotFound."""
+
     async def refuse_unsupported(
         self,
         resources: Resources,

@@ -67,6 +67,9 @@ class DockerRuntime:
         await self._images.find_pinned(image, tell)
         return image
 
+    async def find_image(self, reference: str) -> Image:
+        return await self._images.find(reference)
+
     async def refuse_unsupported(
         self,
         resources: Resources,

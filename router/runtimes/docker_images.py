@@ -5,6 +5,7 @@ was built on this host by its id.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,13 +53,17 @@ class Images:
         self._pull_seconds = pull_seconds
 
     async def resolve(self, reference: str, tell: Tell | None = None) -> Image:
+        with suppress(ImageNotFound):
+            return await self.find(reference)
+        await self._pull(reference, Reference.read(reference), tell)
+        return await self.find(reference)
+
+    async def find(self, reference: str) -> Image:
+        """On this host. Raises ImageNotFound."""
         named = Reference.read(reference)
         found = await self._look(reference)
         if found is None:
-            await self._pull(reference, named, tell)
-            found = await self._look(reference)
-            if found is None:
-                raise ImageNotFound(f"the image {reference} was pulled and is gone again")
+            raise ImageNotFound(f"the image {reference} is not on this host")
         return Image(reference, choose_digest(named, found))
 
     async def find_pinned(self, image: Image, tell: Tell | None = None) -> str:

@@ -96,16 +96,22 @@ class MemoryRuntime:
         self, reference: str, digest: str | None = None, tell: Tell | None = None
     ) -> Image:
         await self.check()
-        behaviour = self._behaviour(reference)
-        if behaviour.pull_seconds and reference not in self.pulled:
+        seconds = self._behaviour(reference).pull_seconds
+        if seconds and reference not in self.pulled:
             if tell is not None:
                 tell(f"the image {reference} is being pulled")
-            await self.clock.sleep(behaviour.pull_seconds)
-        if reference in self.missing:
+            await self.clock.sleep(seconds)
+        self.pulled |= {reference} - self.missing
+        image = await self.find_image(reference)
+        return image if digest is None else Image(reference, digest)
+
+    async def find_image(self, reference: str) -> Image:
+        await self.check()
+        behaviour = self._behaviour(reference)
+        if reference in self.missing or (behaviour.pull_seconds and reference not in self.pulled):
             raise ImageNotFound(f"There is no image {reference!r}.")
-        self.pulled.add(reference)
         made = "sha256:" + sha256(reference.encode()).hexdigest()
-        return Image(reference, digest or behaviour.digest or made)
+        return Image(reference, behaviour.digest or made)
 
     async def refuse_unsupported(
         self,

@@ -88,6 +88,9 @@ class ProcessRuntime:
     ) -> Image:
         if digest is not None:  # made again by the launch, if it has to be
             return Image(reference, digest)
+        return await self.find_image(reference)
+
+    async def find_image(self, reference: str) -> Image:
         return await self._threads.work(partial(self._sources.resolve, reference))
 
     async def refuse_unsupported(

@@ -290,6 +290,7 @@ async def test_an_image_is_pinned_by_its_content(stage: Stage) -> None:
     assert image.reference == reference
     assert image.digest.startswith("sha256:")
     assert await stage.runtime.resolve_image(reference) == image
+    assert await stage.runtime.find_image(reference) == image
     assert await stage.runtime.resolve_image(reference, image.digest) == image
 
 
@@ -297,6 +298,8 @@ async def test_an_image_that_is_not_there_starts_nothing(stage: Stage) -> None:
     missing = stage.image_of(MISSING)
     with pytest.raises(ImageNotFound, match=missing):
         await stage.runtime.resolve_image(missing)
+    with pytest.raises(ImageNotFound, match=missing):
+        await stage.runtime.find_image(missing)
     image = Image(missing, "sha256:" + "0" * 64)
     with pytest.raises(ImageNotFound, match=missing):
         await stage.runtime.launch(make_workload("trn_1", Role.TRAINER, image, {}))

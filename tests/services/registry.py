@@ -11,6 +11,7 @@ from docker import APIClient
 from docker.errors import NotFound
 
 from scripts.service_commands import ROOT, service_environment
+from tests.services.marks import new_mark
 from tests.services.ports import find_free_port
 from tests.services.processes import ServiceProcess
 
@@ -32,6 +33,8 @@ CMD ["sleep", "1000"]
 class Registry:
     def __init__(self, docker_host: str, directory: Path) -> None:
         self.host = f"127.0.0.1:{find_free_port()}"  # no other run of tests has images under this name
+        self._mark = new_mark()
+        self.repository = f"{self.host}/{self._mark}"  # what a killed run leaves under it is swept
         self._engine = docker_host
         config = directory / "registry.yaml"
         config.write_text(CONFIG.format(directory=directory, host=self.host))
@@ -48,7 +51,7 @@ class Registry:
     def add(self, reference: str) -> str:
         """An image of its own under this name, here and nowhere else. Its digest."""
         with APIClient(self._engine, version="auto") as docker:
-            dockerfile = BytesIO(DOCKERFILE.format(mark=self.host.replace(":", "-")).encode())
+            dockerfile = BytesIO(DOCKERFILE.format(mark=self._mark).encode())
             built = list(docker.build(fileobj=dockerfile, tag=reference, nocache=True, rm=True, decode=True))
             assert "error" not in built[-1], built[-1]
             pushed = list(docker.push(reference, stream=True, decode=True))

@@ -33,7 +33,7 @@ async def test_an_image_that_is_missing_is_pulled_pinned_and_run(
     registry: Registry, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker_progress, "TELL_SECONDS", 0)
-    name = f"{registry.host}/team/server"
+    name = f"{registry.repository}/server"
     digest = await to_thread.run_sync(registry.add, f"{name}:1")
     told: list[str] = []
 
@@ -50,7 +50,7 @@ async def test_an_image_that_is_missing_is_pulled_pinned_and_run(
 
 
 async def test_a_tag_that_the_registry_lacks_is_named(registry: Registry, house: House) -> None:
-    missing = f"{registry.host}/team/server:nowhere"
+    missing = f"{registry.repository}/server:nowhere"
     with pytest.raises(ImageNotFound, match=r"cannot be pulled: .*unknown") as caught:
         await house.runtime.resolve_image(missing)
     assert missing in caught.value.message
@@ -59,7 +59,7 @@ async def test_a_tag_that_the_registry_lacks_is_named(registry: Registry, house:
 async def test_what_was_pinned_is_pulled_again_though_its_tag_has_moved(
     registry: Registry, house: House
 ) -> None:
-    name = f"{registry.host}/team/moved"
+    name = f"{registry.repository}/moved"
     digest = await to_thread.run_sync(registry.add, f"{name}:1")
     image = await house.runtime.resolve_image(f"{name}:1")
     await to_thread.run_sync(registry.remove_pulled)
@@ -77,7 +77,7 @@ async def test_what_was_pinned_is_pulled_again_though_its_tag_has_moved(
 async def test_a_registry_that_stalls_ends_a_pull_at_its_deadline(
     registry: Registry, puppets: Puppets
 ) -> None:
-    reference = f"{registry.host}/team/slow:1"
+    reference = f"{registry.repository}/slow:1"
     await to_thread.run_sync(registry.add, reference)
     async with open_house(puppets, pull_seconds=1) as house:
         os.kill(registry.process.pid, signal.SIGSTOP)

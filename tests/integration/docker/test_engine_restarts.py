@@ -4,6 +4,7 @@ The router speaks to it directly, or through a socket proxy, which ends itself w
 started again as Docker would.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from anyio import to_thread
 from router.core.errors import RuntimeUnavailable
 from router.core.models import Rollout, Training
 from router.engine.commands import Caller, TrainingRequest
-from tests.integration.docker.engine_house import LIMIT_SECONDS, EngineHouse, open_engine_house
+from tests.integration.docker.engine_house import (
+    LIMIT_SECONDS,
+    LOOK_SECONDS,
+    EngineHouse,
+    open_engine_house,
+)
 from tests.services.docker_puppets import Puppets, open_puppets
 from tests.services.engine import BASE_IMAGE, run_docker
 from tests.services.engine_line import EngineLine
@@ -47,10 +53,20 @@ def proxy(request: pytest.FixtureRequest, puppets: Puppets, tmp_path: Path) -> I
 
 
 def start_again(engine: Restartable, proxy: SocketProxy | None) -> None:
+    if proxy is not None:
+        ask_until_it_ends(proxy)
     engine.start()
     if proxy is not None:
-        proxy.wait(LIMIT_SECONDS)
         proxy.start(proxy.answers)
+
+
+def ask_until_it_ends(proxy: SocketProxy) -> None:
+    """What it asks on a connection from before tells it nothing: only a new one finds the socket dead."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while proxy.running:
+        assert time.monotonic() < deadline, proxy.log_tail()
+        proxy.answers()
+        time.sleep(LOOK_SECONDS)
 
 
 @pytest.mark.xdist_group("live-restore")  # one engine for both ways to it

@@ -2,9 +2,8 @@
 
 import io
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from docker import APIClient
@@ -21,10 +20,9 @@ def docker(docker_host: str) -> Iterator[APIClient]:
 
 @pytest.fixture
 def dead_mark() -> str:
-    """Of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return f"swt{process.pid}x{secrets.token_hex(4)}"
+    """Of a process that there cannot be."""
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())
+    return f"swt{most + 1}x{secrets.token_hex(4)}"
 
 
 def tags_of(docker: APIClient) -> set[str]:

@@ -111,7 +111,7 @@ def test_a_digest_that_its_tag_has_left_is_refused_unless_it_runs(gate: Gate) ->
 
 
 def test_a_digest_of_another_repository_is_not_even_looked_for(gate: Gate) -> None:
-    digest = gate.registry.add(f"{gate.registry.host}/team/other:1")
-    gate.engine.pull(f"{gate.registry.host}/team/other", tag="1")
-    assert gate.create(f"{gate.registry.host}/team/other@{digest}")[0] == 403
-    assert gate.create(f"{gate.registry.host}/team/other@sha256:{'0' * 64}")[0] == 403
+    digest = gate.registry.add(f"{gate.registry.repository}/other:1")
+    gate.engine.pull(f"{gate.registry.repository}/other", tag="1")
+    assert gate.create(f"{gate.registry.repository}/other@{digest}")[0] == 403
+    assert gate.create(f"{gate.registry.repository}/other@sha256:{'0' * 64}")[0] == 403

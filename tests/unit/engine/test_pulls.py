@@ -1,11 +1,13 @@
 """Images that are not there yet: whoever waits for one sees it, and its time is not the candidate's."""
 
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 
 from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
-from router.engine.commands import Caller
+from router.engine.commands import Caller, RolloutRequest
 from router.engine.engine import Engine
 from router.runtimes.memory import Behaviour
 from tests.unit.engine.yard import Yard
@@ -96,6 +98,42 @@ async def test_a_training_says_that_its_image_is_being_pulled(yard: Yard) -> Non
         await yard.clock.advance(60)
         running = await engine.store.get(Training, training.id)
         assert (running.phase, running.waiting_on) == (TrainingPhase.RUNNING, None)
+
+
+async def test_a_pull_ends_when_its_training_is_cancelled(yard: Yard) -> None:
+    yard.runtime.behaviours["sources/iris"] = Behaviour(pull_seconds=60)
+    async with yard.run() as engine:
+        training = await yard.train(engine)
+        await engine.steering.cancel_training(training.id)
+        await yard.clock.settle()
+        ended = await engine.store.get(Training, training.id)
+        assert (ended.phase, ended.waiting_on) == (TrainingPhase.CANCELLED, None)
+        assert yard.runtime.pulled == set()
+
+
+async def test_a_rollout_of_the_active_version_is_recorded_before_its_image_is_pulled(yard: Yard) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        await yard.roll(engine, version, serve_image=FAR)
+        await yard.clock.advance(60)
+        yard.runtime.pulled.clear()  # somebody has removed it
+        request = RolloutRequest(name="Iris", ref=version, serve_image=FAR)
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(engine.commands.start_rollout, request, Caller()))
+            await yard.clock.settle()
+            pending = await engine.store.find(Rollout, phases=[RolloutPhase.PENDING])
+            group.cancel_scope.cancel()
+        assert [rollout.waiting_on for rollout in pending] == [PULLED]
+
+
+async def test_a_pull_that_fails_ends_the_rollout_of_the_active_version_too(yard: Yard) -> None:
+    version = yard.add_version()
+    async with yard.run() as engine:
+        active = await yard.roll(engine, version)
+        yard.runtime.missing.add("sources/iris")
+        failed = await yard.roll(engine, version)
+        assert (failed.phase, failed.failure and failed.failure.code) == ("failed", "image_not_found")
+        assert yard.runtime.running() == [active.server_id]
 
 
 async def test_a_pull_that_fails_ends_its_rollout_and_its_training(yard: Yard) -> None:

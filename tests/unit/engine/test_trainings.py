@@ -1,5 +1,6 @@
 """Trainings over memory drivers: what counts as success, and what the record says when it is not one."""
 
+import json
 from pathlib import Path
 
 import anyio
@@ -9,6 +10,8 @@ from router.core.errors import AlreadyFinished, RegistryUnavailable, UnknownTrai
 from router.core.models import Rollout, RolloutPhase, Training, TrainingPhase
 from router.engine.commands import Caller, TrainingRequest
 from router.engine.engine import Engine
+from router.runtimes.docker import DockerRuntime
+from router.runtimes.docker_create import MOST_ENVIRONMENT, Placement, list_environment
 from tests.unit.engine.yard import EXAMPLE, Yard
 
 
@@ -47,6 +50,24 @@ async def test_an_env_that_cannot_be_honoured_is_refused_before_anything_is_reco
         with pytest.raises(UnsupportedSetting, match="env"):
             await yard.train(engine)
         assert await engine.store.find(Training) == []
+
+
+async def test_an_env_that_its_run_makes_too_large_is_refused_before_anything_is_recorded(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = DockerRuntime(address="tcp://127.0.0.1:1", placement=Placement(), pull_seconds=1)
+    monkeypatch.setattr(yard.runtime, "refuse_unsupported", docker.refuse_unsupported)
+    async with yard.run() as engine:
+        await yard.train(engine)
+        bare = len(json.dumps(list_environment(yard.runtime.launched[0].env)))
+        largest = "x" * (MOST_ENVIRONMENT - bare - len(', "X="'))
+        larger = TrainingRequest("iris", parameters={"X": largest + "x"})
+        with pytest.raises(UnsupportedSetting, match="env cannot be honoured"):
+            await engine.commands.start_training(larger, Caller())
+        assert len(await engine.store.find(Training)) == 1
+        await engine.commands.start_training(TrainingRequest("iris", parameters={"X": largest}), Caller())
+        await yard.clock.settle()
+        assert len(json.dumps(list_environment(yard.runtime.launched[1].env))) == MOST_ENVIRONMENT
 
 
 async def test_an_end_that_nobody_was_told_of_is_found_by_the_next_look(yard: Yard) -> None:

@@ -68,3 +68,10 @@ async def test_the_deadline_of_a_pull_holds_before_its_first_byte_too(engine: Si
         await Images(client, pull_seconds=0.2).resolve("far/away:1")
     assert not engine.waited_in_vain
     client.close()
+
+
+async def test_a_look_up_that_may_not_pull_does_not(engine: SilentEngine) -> None:
+    client = DockerClient(engine.address)
+    with pytest.raises(ImageNotFound, match=r"^the image far/away:1 is not on this host$"):
+        await Images(client, pull_seconds=0.2).find("far/away:1")
+    client.close()
