@@ -30,8 +30,10 @@ def sweep(docker_host: str) -> None:
     lock = Path(tempfile.gettempdir()) / f"switchyard-sweep-{os.getuid()}.lock"
     with lock.open("w") as file, APIClient(docker_host, version="auto") as docker:
         fcntl.flock(file, fcntl.LOCK_EX)  # one worker at a time; closing the file gives it up
-        for container in filter(_is_left, docker.containers(all=True)):
-            _remove(docker.remove_container, container["Id"], force=True, v=True)
+        # Again until there is none: a router among them starts servers for as long as it is there itself.
+        while left := list(filter(_is_left, docker.containers(all=True))):
+            for container in left:
+                _remove(docker.remove_container, container["Id"], force=True, v=True)
         for network in filter(_is_left, docker.networks()):
             _remove(docker.remove_network, network["Id"])
         for volume in filter(_is_left, docker.volumes()["Volumes"] or []):
