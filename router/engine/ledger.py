@@ -3,6 +3,7 @@
 The only writer of records. Waiters take the wake-up before they read, so that nothing falls between.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -76,6 +77,14 @@ class Ledger:
         update = self.moved(before, text, **changes)
         await self.apply(update)
         return update.after
+
+    async def until(self, record: R, holds: Callable[[R], bool]) -> None:
+        """Returns as soon as that holds for the record as it is stored."""
+        while True:
+            changed = self.wakeups.take(record.id)
+            if holds(await self.store.get(type(record), record.id)):
+                return
+            await changed.wait()
 
     async def latest(self, kind: type[K], record_id: str) -> K:
         """As the store has it, without asking the store each time: nobody else writes there."""

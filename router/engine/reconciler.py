@@ -207,14 +207,7 @@ class Reconciler:
 
         Making a run is not among them: a run that MLflow has and no record knows would never be closed.
         """
-        await race(act, partial(self._until_told_to_end, record))
-
-    async def _until_told_to_end(self, record: T) -> None:
-        while True:
-            changed = self._ledger.wakeups.take(record.id)
-            if _told_to_end(await self._context.store.get(type(record), record.id)):
-                return
-            await changed.wait()
+        await race(act, partial(self._ledger.until, record, _told_to_end))
 
 
 def _told_to_end(record: Training | Rollout) -> bool:

@@ -67,7 +67,8 @@ class TrainingActions:
     async def _prepare_run(self, training: Training) -> None:
         resolve = partial(self._context.runtime.resolve_image, training.image, None)
         image = await race(
-            partial(telling, self._ledger, training, resolve), partial(self._until_cancelled, training)
+            partial(telling, self._ledger, training, resolve),
+            partial(self._ledger.until, training, lambda stored: stored.cancel_requested),
         )
         if image is None:
             return
@@ -84,13 +85,6 @@ class TrainingActions:
                 )
             except StaleRecord:  # cancelled in the meantime, and all the more in need of a run to close
                 training = await self._context.store.get(Training, training.id)
-
-    async def _until_cancelled(self, training: Training) -> None:
-        while True:
-            changed = self._ledger.wakeups.take(training.id)
-            if (await self._context.store.get(Training, training.id)).cancel_requested:
-                return
-            await changed.wait()
 
     async def _launch(self, training: Training) -> None:
         assert training.run_id is not None
