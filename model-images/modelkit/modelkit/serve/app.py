@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from modelkit.serve.answers import About, Answer, Limits, Predict, PredictLean
 from modelkit.serve.bodies import BadBody, Bodies, Gone, Receive
 from modelkit.serve.calls import BadCall, Call, make_batch_call, make_samples_call, make_stream_call
+from modelkit.serve.gathering import AnswerTogether, Gathering
 from modelkit.serve.telemetry import Telemetry
 
 Message = MutableMapping[str, Any]
@@ -47,6 +48,7 @@ class App:
         limits: Limits,
         lean: PredictLean | None = None,
         telemetry: Telemetry | None = None,
+        lean_together: AnswerTogether | None = None,
     ) -> None:
         self.is_leaving = False  # every answer closes its connection
         self.stuck = 0  # threads that were given up on, and are not free again
@@ -54,6 +56,9 @@ class App:
         model = {"name": about.name or "", "version": about.version or "", "path": about.path}
         self._labels = {**model, "run_id": about.run_id or ""}
         self._telemetry = telemetry or Telemetry()
+        if lean is not None and lean_together is None:
+            lean_together = partial(_answer_each, lean)
+        self._gathering = None if lean_together is None else Gathering(lean_together)
         self._threads = ThreadPoolExecutor(max(limits.threads, limits.turns), thread_name_prefix="predict")
         self._ids = (b"%s-%x" % (os.urandom(4).hex().encode(), count) for count in itertools.count(1))
         self._headers = [] if about.version is None else [(b"x-model-version", about.version.encode())]
@@ -137,8 +142,9 @@ class App:
         return answer
 
     async def _answer(self, body: bytes, content_type: bytes | None) -> tuple[str, Answer]:
-        if self._lean is not None and content_type in _LEAN_TYPES and len(body) <= self._limits.inline_bytes:
-            found = self._lean(body)
+        is_lean = content_type in _LEAN_TYPES and len(body) <= self._limits.inline_bytes
+        if self._gathering is not None and is_lean:
+            found = await self._gathering.ask(body)
             if found is not None:
                 return self._about.path, Answer(200, found, _JSON)
             return await self._in_thread(self._ask_native, body, content_type)
@@ -244,6 +250,10 @@ class App:
         return Answer(
             200, self._telemetry.render(self._labels).encode(), "text/plain; version=0.0.4; charset=utf-8"
         )
+
+
+def _answer_each(lean: PredictLean, bodies: Sequence[bytes]) -> list[bytes | None]:
+    return [lean(body) for body in bodies]
 
 
 @cache

@@ -1,0 +1,39 @@
+"""Requests that the event loop finds at once are answered by one run of the compiled model.
+
+Between the system calls of two requests a run for one row takes three to four times as long as in a loop, and
+hardly longer for all rows that have come meanwhile. Nobody is kept for others to come.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+_ALONE = 15  # requests that are answered at once, which is quicker for who is alone, before another look
+
+AnswerTogether = Callable[[Sequence[bytes]], list[bytes | None]]
+
+
+class Gathering:
+    def __init__(self, answer: AnswerTogether) -> None:
+        self._answer = answer
+        self._waiting: list[tuple[bytes, asyncio.Future[bytes | None]]] = []
+        self._alone = 0  # so many more are taken to be alone
+
+    async def ask(self, body: bytes) -> bytes | None:
+        if self._alone:
+            self._alone -= 1
+            return self._answer([body])[0]
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._answer_all)  # after every request whose turn it is already
+        found: asyncio.Future[bytes | None] = loop.create_future()
+        self._waiting.append((body, found))
+        return await found
+
+    def _answer_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if len(waiting) == 1:
+            self._alone = _ALONE
+        answers = self._answer([body for body, _ in waiting])
+        for (_, found), answer in zip(waiting, answers, strict=True):
+            if not found.done():  # its client may have gone
+                found.set_result(answer)
