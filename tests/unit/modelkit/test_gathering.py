@@ -55,7 +55,7 @@ def test_what_is_left_to_mlflow_spoils_nothing_for_others() -> None:
 
 
 def test_rows_that_spoil_it_for_all_are_asked_one_request_at_a_time() -> None:
-    for bad in (13, 14):
+    for bad in (13, 14):  # it does not answer, or it raises
         lean = LeanProtocol(Sum(), COLUMNS, "float64")
         bodies = [ask([1, 2]), ask([bad, 1]), ask([3, 4])]
         assert lean.answer_together(bodies) == [tell(3.0), None, tell(7.0)]
@@ -97,3 +97,12 @@ async def test_who_has_gone_meanwhile_is_nobodys_trouble() -> None:
     await asyncio.sleep(0)
     gone.cancel()
     assert await stays == b"B"
+
+
+async def test_nobody_waits_for_an_answer_that_was_never_made() -> None:
+    def fail(_: Sequence[bytes]) -> list[bytes | None]:
+        raise ValueError("it is broken")
+
+    gathering = Gathering(fail)
+    answers = await asyncio.gather(gathering.ask(b"a"), gathering.ask(b"b"), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["it is broken"] * 2

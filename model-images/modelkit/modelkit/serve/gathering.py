@@ -33,7 +33,13 @@ class Gathering:
         waiting, self._waiting = self._waiting, []
         if len(waiting) == 1:
             self._alone = _ALONE
-        answers = self._answer([body for body, _ in waiting])
+        try:
+            answers = self._answer([body for body, _ in waiting])
+        except Exception as error:  # noqa: BLE001 - each of them is told, or would wait for ever
+            for _, found in waiting:
+                if not found.done():
+                    found.set_exception(error)
+            return
         for (_, found), answer in zip(waiting, answers, strict=True):
             if not found.done():  # its client may have gone
                 found.set_result(answer)

@@ -9,6 +9,7 @@ import logging
 import math
 from array import array
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import msgspec
@@ -110,22 +111,25 @@ class LeanProtocol:
         together = [row for table in tables for row in table or ()]
         try:
             found = self._model.answer_matrix(together) if together else None
-        except Exception as error:  # noqa: BLE001 - one of them spoils it for all: each by itself
+            told = None if found is None else self._tell_each(found, tables)
+        except Exception as error:  # noqa: BLE001 - one of them spoils it for all
             log.warning("requests are answered one by one: %s: %s", type(error).__name__, error)
-            found = None
-        if found is None:
+            told = None
+        if told is None:
             return [self.answer(body) for body in bodies]
         if self._count_rows is not None:
             self._count_rows(len(together))
-        answers: list[bytes | None] = []
-        place = 0
-        for body, table in zip(bodies, tables, strict=True):
-            if table is None:
-                answers.append(self.answer(body))
-            else:
-                answers.append(self._encode({"predictions": found[place : place + len(table)]}))
-                place += len(table)
-        return answers
+        return [answer or self.answer(body) for body, answer in zip(bodies, told, strict=True)]
+
+    def _tell_each(
+        self, found: list[Any], tables: Sequence[Sequence[Sequence[Number]] | None]
+    ) -> list[bytes | None]:
+        """Of each table its part of the predictions; None for one that was not read."""
+        rest = iter(found)
+        return [
+            None if table is None else self._encode({"predictions": list(islice(rest, len(table)))})
+            for table in tables
+        ]
 
     def _read_numbers(self, body: bytes) -> Sequence[Sequence[Number]] | None:
         try:
