@@ -33,7 +33,7 @@ from modelkit.settings import ServeSettings, read_settings
 with tempfile.TemporaryDirectory() as folder:
     served = open_model(read_settings(ServeSettings, os.environ), Path(folder), Telemetry())
     App(served.predict, served.about, served.limits, served.lean)
-    answer = served.lean(sys.stdin.buffer.read())
+    answer = served.lean.answer(sys.stdin.buffer.read())
     heavy = {"mlflow", "pandas", "sklearn", "scipy", "skl2onnx", "fastapi"} & set(sys.modules)
     print(json.dumps({"answer": json.loads(answer), "heavy": sorted(heavy)}))
 """

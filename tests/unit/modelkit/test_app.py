@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -324,10 +324,16 @@ async def test_a_server_whose_threads_all_hang_is_unhealthy_until_one_is_free(tu
                 await anyio.lowlevel.checkpoint()
 
 
+class PlainOnly:
+    def answer(self, body: bytes) -> bytes | None:
+        return b"{}" if body == b"plain" else None
+
+    def answer_together(self, bodies: Sequence[bytes]) -> list[bytes | None]:
+        return [self.answer(body) for body in bodies]
+
+
 async def test_what_was_answered_is_counted_by_who_answered() -> None:
-    app = App(
-        echo, replace(ABOUT, path="compiled"), Limits(), lambda body: b"{}" if body == b"plain" else None
-    )
+    app = App(echo, replace(ABOUT, path="compiled"), Limits(), PlainOnly())
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
         for body in (b"plain", b"plain", b"odd"):

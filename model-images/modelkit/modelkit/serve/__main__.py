@@ -130,7 +130,7 @@ def _serve(
         served.about.path,
         f": {served.about.reason}" if served.about.reason else "",
     )
-    app = App(served.predict, served.about, served.limits, served.lean, telemetry, served.lean_together)
+    app = App(served.predict, served.about, served.limits, served.lean, telemetry)
     config = uvicorn.Config(
         app,
         access_log=False,

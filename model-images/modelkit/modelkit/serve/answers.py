@@ -1,7 +1,8 @@
 """What passes between the protocol and the HTTP app: bytes in, an answer out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,15 @@ class Answer:
 # (request body, its Content-Type header or None) -> answer; blocking, called from several threads at once.
 Predict = Callable[[bytes, str | None], Answer]
 
-# JSON body -> answer, or None where `Predict` has to be asked.
-PredictLean = Callable[[bytes], bytes | None]
+
+class Lean(Protocol):
+    """JSON body -> answer, or None where `Predict` has to be asked."""
+
+    def answer(self, body: bytes) -> bytes | None: ...
+
+    def answer_together(self, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """What `answer` says of each."""
+
 
 # Told of every call of the model, from any thread: how many rows it was given.
 CountRows = Callable[[int], None]

@@ -10,15 +10,15 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
-from modelkit.serve.answers import About, Answer, Limits, Predict, PredictLean
+from modelkit.serve.answers import About, Answer, Lean, Limits, Predict
 from modelkit.serve.bodies import BadBody, Bodies, Gone, Receive
 from modelkit.serve.calls import BadCall, Call, make_batch_call, make_samples_call, make_stream_call
-from modelkit.serve.gathering import AnswerTogether, Gathering
+from modelkit.serve.gathering import Gathering
 from modelkit.serve.telemetry import Telemetry
 
 Message = MutableMapping[str, Any]
@@ -46,9 +46,8 @@ class App:
         predict: Predict,
         about: About,
         limits: Limits,
-        lean: PredictLean | None = None,
+        lean: Lean | None = None,
         telemetry: Telemetry | None = None,
-        lean_together: AnswerTogether | None = None,
     ) -> None:
         self.is_leaving = False  # every answer closes its connection
         self.stuck = 0  # threads that were given up on, and are not free again
@@ -56,9 +55,7 @@ class App:
         model = {"name": about.name or "", "version": about.version or "", "path": about.path}
         self._labels = {**model, "run_id": about.run_id or ""}
         self._telemetry = telemetry or Telemetry()
-        if lean is not None and lean_together is None:
-            lean_together = partial(_answer_each, lean)
-        self._gathering = None if lean_together is None else Gathering(lean_together)
+        self._gathering = None if lean is None else Gathering(lean.answer_together)
         self._threads = ThreadPoolExecutor(max(limits.threads, limits.turns), thread_name_prefix="predict")
         self._ids = (b"%s-%x" % (os.urandom(4).hex().encode(), count) for count in itertools.count(1))
         self._headers = [] if about.version is None else [(b"x-model-version", about.version.encode())]
@@ -179,7 +176,7 @@ class App:
         return self._try_both if content_type in _LEAN_TYPES else self._ask_native
 
     def _try_both(self, body: bytes, content_type: str | None) -> tuple[str, Answer]:
-        found = None if self._lean is None else self._lean(body)
+        found = None if self._lean is None else self._lean.answer(body)
         if found is None:
             return self._ask_native(body, content_type)
         return self._about.path, Answer(200, found, _JSON)
@@ -250,10 +247,6 @@ class App:
         return Answer(
             200, self._telemetry.render(self._labels).encode(), "text/plain; version=0.0.4; charset=utf-8"
         )
-
-
-def _answer_each(lean: PredictLean, bodies: Sequence[bytes]) -> list[bytes | None]:
-    return [lean(body) for body in bodies]
 
 
 @cache

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from modelkit.manifest import Column
-from modelkit.serve.answers import CountRows, PredictLean
+from modelkit.serve.answers import CountRows, Lean
 from modelkit.serve.batching import Batcher, Permits, hold
 from modelkit.serve.lean import LeanProtocol
 
@@ -79,9 +79,7 @@ class FrameModel:
         return found if isinstance(found, list) and all(map(_is_plain, found)) else None
 
 
-def make_lean_native(
-    model: "PyFuncModel", count_rows: CountRows, permits: Permits | None
-) -> PredictLean | None:
+def make_lean_native(model: "PyFuncModel", count_rows: CountRows, permits: Permits | None) -> Lean | None:
     """None where only MLflow's own way understands the requests. `permits`: as for `FrameModel`."""
     from mlflow.types import DataType
 
@@ -96,7 +94,7 @@ def make_lean_native(
     )
     ask = getattr(model.get_raw_model(), flavour.get("predict_fn", "predict"))
     frames = FrameModel(ask, columns, count_rows, permits)
-    return LeanProtocol(frames, columns, "float64").answer
+    return LeanProtocol(frames, columns, "float64")
 
 
 def _join_columns(tables: list[Columns]) -> Columns:

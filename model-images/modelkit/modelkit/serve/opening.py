@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkit.manifest import GRAPH_FILE, MANIFEST_FILE, Manifest
-from modelkit.serve.answers import About, CountRows, Limits, Predict, PredictLean
+from modelkit.serve.answers import About, CountRows, Lean, Limits, Predict
 from modelkit.serve.artifacts import ArtifactService, NotDirect, Source, make_credentials, show_address
 from modelkit.serve.batching import Permits, hold
 from modelkit.serve.cache import Cache
 from modelkit.serve.fetching import ModelFiles, ModelLoadError, fetch_model, find_folder, open_local
-from modelkit.serve.gathering import AnswerTogether
 from modelkit.serve.native import NativeWhenNeeded, load_native, load_predict
 from modelkit.serve.telemetry import Telemetry
 from modelkit.settings import ServeSettings, SettingsError
@@ -39,8 +38,7 @@ class Served:
     predict: Predict
     about: About
     limits: Limits
-    lean: PredictLean | None = None
-    lean_together: AnswerTogether | None = None
+    lean: Lean | None = None
 
 
 def open_model(settings: ServeSettings, folder: Path, telemetry: Telemetry) -> Served:
@@ -135,7 +133,6 @@ def _open_compiled(settings: ServeSettings, files: ModelFiles, native: Path, cou
     compiled = CompiledModel(files.read(GRAPH_FILE), manifest)
     reason = f"proven on {manifest.rows} rows to {manifest.difference:.2g}, {manifest.precision}"
     columns = tuple(column.name for column in manifest.columns)
-    lean = LeanProtocol(compiled, manifest.columns, manifest.precision, count_rows)
     return Served(
         NativeWhenNeeded(
             partial(load_predict, settings.serve_model_uri, files, native, count_rows),
@@ -143,8 +140,7 @@ def _open_compiled(settings: ServeSettings, files: ModelFiles, native: Path, cou
         ),
         _describe(settings, files, "compiled", reason, columns),
         _set_limits(settings, compiled),
-        lean.answer,
-        lean.answer_together,
+        LeanProtocol(compiled, manifest.columns, manifest.precision, count_rows),
     )
 
 
