@@ -16,6 +16,7 @@ from tests.services.ports import find_free_port
 
 CaddyDriver = CaddySlots | CaddyAdmin
 WATCH_SECONDS = 0.2
+MOST_TRIES = 50
 
 
 def make_upstream(address: str, version: int = 1) -> Upstream:
@@ -31,7 +32,7 @@ def make_upstream(address: str, version: int = 1) -> Upstream:
 
 @dataclass
 class Proxied:
-    """`driver` is started, `caddy` runs, `client` speaks to the public port."""
+    """`driver` is started, `caddy` runs, `client` speaks to the public port, reloads or not."""
 
     driver: CaddyDriver
     caddy: Caddy
@@ -50,6 +51,35 @@ class Proxied:
     def count_loads(self) -> int:
         """Configurations that Caddy was told to load since it was first started."""
         return self.caddy.log.read_text().count('"uri":"/load"')
+
+
+class AcrossReloads(httpx.AsyncHTTPTransport):
+    """Sends again what a reload of Caddy dropped unanswered, as it may (docs/endpoints.md has how often).
+
+    Only until the first answer after a reload: nothing else may be dropped, and whatever is fails the test.
+    """
+
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self._log = log
+        self._reloads_survived = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for tries_left in reversed(range(MOST_TRIES)):
+            reloads = self._count_reloads()
+            try:
+                response = await super().handle_async_request(request)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if not tries_left or self._count_reloads() == self._reloads_survived:
+                    raise
+            else:
+                self._reloads_survived = reloads
+                return response
+        raise AssertionError("unreachable")
+
+    def _count_reloads(self) -> int:
+        """Caddy says so before it closes the first connection of its old servers."""
+        return self._log.read_text().count("servers shutting down")
 
 
 def make_layout(directory: Path, access_log_mib: int = 64) -> CaddyLayout:
@@ -79,7 +109,9 @@ async def open_proxied(
         with run_caddy(config, layout.admin_socket, directory / "caddy") as caddy:
             await driver.check()
             url = f"http://{layout.public_listen}"
-            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            async with httpx.AsyncClient(
+                base_url=url, timeout=30, transport=AcrossReloads(caddy.log)
+            ) as client:
                 yield Proxied(driver, caddy, layout, directory, client, make_driver)
     finally:
         await driver.close()

@@ -25,30 +25,38 @@ async def stand(socket_directory: Path) -> AsyncIterator[Proxied]:
         yield proxied
 
 
-async def test_a_killed_caddy_serves_the_right_server_at_once_when_it_is_back(stand: Proxied) -> None:
+@pytest.fixture
+async def server() -> AsyncIterator[UpstreamServer]:
     server = await UpstreamServer().start()
+    yield server
+    await server.stop()
+
+
+async def test_a_killed_caddy_serves_the_right_server_at_once_when_it_is_back(
+    stand: Proxied, server: UpstreamServer
+) -> None:
     await stand.serve(server.address)
     await stand.driver.close()  # the router is gone
     stand.caddy.kill()
     stand.caddy.start()
     response = await stand.client.post("/invocations", content=b"{}")
     assert response.headers["x-served-by"] == server.address
-    await server.stop()
 
 
-async def test_a_switch_made_while_caddy_is_down_holds_when_it_is_back(stand: Proxied) -> None:
-    server = await UpstreamServer().start()
+async def test_a_switch_made_while_caddy_is_down_holds_when_it_is_back(
+    stand: Proxied, server: UpstreamServer
+) -> None:
     stand.caddy.kill()
     await stand.serve(server.address)
     await stand.driver.ensure_endpoints(["iris"])
     stand.caddy.start()
     assert (await stand.client.get("/")).headers["x-served-by"] == server.address
     assert (await stand.client.get("/endpoints/iris/ping")).status_code == 503
-    await server.stop()
 
 
-async def test_a_caddy_that_started_from_something_else_is_put_right(stand: Proxied) -> None:
-    server = await UpstreamServer().start()
+async def test_a_caddy_that_started_from_something_else_is_put_right(
+    stand: Proxied, server: UpstreamServer
+) -> None:
     await stand.serve(server.address)
     transport = httpx.AsyncHTTPTransport(uds=str(stand.layout.admin_socket))
     async with httpx.AsyncClient(transport=transport, base_url="http://caddy") as admin:
@@ -56,7 +64,6 @@ async def test_a_caddy_that_started_from_something_else_is_put_right(stand: Prox
         (await admin.post("/load", json=empty)).raise_for_status()
     await stand.driver.check()
     assert (await stand.client.get("/")).headers["x-served-by"] == server.address
-    await server.stop()
 
 
 async def test_requests_that_find_nobody_wait_for_the_next_server(stand: Proxied, tmp_path: Path) -> None:
@@ -104,8 +111,7 @@ async def test_a_request_that_kills_its_server_is_delivered_once(
         heir.kill()
 
 
-async def test_metrics_are_never_public(stand: Proxied) -> None:
-    server = await UpstreamServer().start()
+async def test_metrics_are_never_public(stand: Proxied, server: UpstreamServer) -> None:
     await stand.driver.ensure_endpoints(["iris"])
     await stand.serve(server.address)
     await stand.driver.set_traffic("iris", Traffic(active=make_upstream(server.address)))
@@ -114,7 +120,6 @@ async def test_metrics_are_never_public(stand: Proxied) -> None:
         response = await stand.client.get(httpx.URL(f"{stand.client.base_url}{path}"))
         assert response.status_code in {301, 308, 404}, path
     assert [target for _, target, _ in server.requests if "metrics" in target.lower()] == []
-    await server.stop()
 
 
 async def test_adding_many_endpoints_reloads_caddy_once_and_adding_none_not_at_all(stand: Proxied) -> None:
@@ -128,19 +133,20 @@ async def test_adding_many_endpoints_reloads_caddy_once_and_adding_none_not_at_a
     assert (await stand.client.get("/endpoints/model-30/ping")).status_code == 404
 
 
-async def test_an_answer_that_comes_in_pieces_is_passed_on_in_pieces(stand: Proxied) -> None:
-    server = await UpstreamServer().start()
+async def test_an_answer_that_comes_in_pieces_is_passed_on_in_pieces(
+    stand: Proxied, server: UpstreamServer
+) -> None:
     await stand.serve(server.address)
     async with stand.client.stream("GET", "/stream") as response:
         pieces = response.aiter_raw()
         assert await anext(pieces) == b"first"
         server.release.set()
         assert [piece async for piece in pieces] == [b"second"]
-    await server.stop()
 
 
-async def test_a_caddy_that_comes_with_another_configuration_is_put_right_by_itself(stand: Proxied) -> None:
-    server = await UpstreamServer().start()
+async def test_a_caddy_that_comes_with_another_configuration_is_put_right_by_itself(
+    stand: Proxied, server: UpstreamServer
+) -> None:
     await stand.serve(server.address)
     config = stand.directory / "caddy.json"
     wanted = config.read_bytes()
@@ -151,14 +157,12 @@ async def test_a_caddy_that_comes_with_another_configuration_is_put_right_by_its
             await asyncio.sleep(0.05)
     await stand.driver.check()
     config.write_bytes(wanted)
-    await server.stop()
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "empty"])
 async def test_a_damaged_file_is_whole_again_before_caddy_starts_from_it(
-    stand: Proxied, damage: Callable[[Path], object]
+    stand: Proxied, damage: Callable[[Path], object], server: UpstreamServer
 ) -> None:
-    server = await UpstreamServer().start()
     await stand.serve(server.address)
     await to_thread.run_sync(stand.caddy.stop)
     damage(stand.directory / "caddy.json")
@@ -166,7 +170,6 @@ async def test_a_damaged_file_is_whole_again_before_caddy_starts_from_it(
         await stand.driver.check()  # as its watch does every few seconds
     await to_thread.run_sync(stand.caddy.start)
     assert (await stand.client.get("/")).status_code == 200
-    await server.stop()
 
 
 async def test_a_router_starts_while_caddy_is_down_and_caddy_is_configured_when_it_comes(
@@ -209,8 +212,9 @@ async def test_a_configuration_that_caddy_refuses_leaves_the_old_one_in_caddy_an
     await stand.driver.check()
 
 
-async def test_a_log_that_caddy_rotates_gives_every_sample_once(socket_directory: Path) -> None:
-    server = await UpstreamServer().start()
+async def test_a_log_that_caddy_rotates_gives_every_sample_once(
+    socket_directory: Path, server: UpstreamServer
+) -> None:
     async with open_proxied(CaddySlots, socket_directory, access_log_mib=1) as stand:
         await stand.serve(server.address)
         _, cursor = await stand.driver.samples(None)
@@ -227,11 +231,9 @@ async def test_a_log_that_caddy_rotates_gives_every_sample_once(socket_directory
                 await asyncio.sleep(0.01)
         assert statuses[::2] == [200 + number for number in range(60)]
         assert set(statuses[1::2]) == {200}
-    await server.stop()
 
 
-async def test_the_log_keeps_no_query_and_no_header(stand: Proxied) -> None:
-    server = await UpstreamServer().start()
+async def test_the_log_keeps_no_query_and_no_header(stand: Proxied, server: UpstreamServer) -> None:
     await stand.serve(server.address)
     _, cursor = await stand.driver.samples(None)
     secret = {"Authorization": "Bearer s3cret", "Cookie": "a=s3cret", "X-Api-Key": "s3cret"}
@@ -240,16 +242,14 @@ async def test_the_log_keeps_no_query_and_no_header(stand: Proxied) -> None:
         while not (await stand.driver.samples(cursor))[0]:  # noqa: ASYNC110 - Caddy writes it when it will
             await asyncio.sleep(0.01)
     assert "s3cret" not in stand.layout.access_log.read_text()
-    await server.stop()
 
 
-async def test_names_differ_by_case_too(stand: Proxied) -> None:
-    first, second = await UpstreamServer().start(), await UpstreamServer().start()
+async def test_names_differ_by_case_too(stand: Proxied, server: UpstreamServer) -> None:
+    second = await UpstreamServer().start()
     await stand.driver.ensure_endpoints(["iris", "Iris"])
-    await stand.serve(first.address, "iris")
+    await stand.serve(server.address, "iris")
     await stand.serve(second.address, "Iris")
-    for path, server in (("/endpoints/iris/x", first), ("/endpoints/Iris/x", second)):
-        assert (await stand.client.get(path)).headers["x-served-by"] == server.address
+    for path, asked in (("/endpoints/iris/x", server), ("/endpoints/Iris/x", second)):
+        assert (await stand.client.get(path)).headers["x-served-by"] == asked.address
     assert (await stand.client.get("/endpoints/IRIS/x")).status_code == 404
-    await first.stop()
     await second.stop()
