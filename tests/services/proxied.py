@@ -13,10 +13,10 @@ from router.proxies.caddy_config import CaddyLayout
 from router.proxies.caddy_slots import CaddySlots
 from tests.services.caddy import Caddy, run_caddy
 from tests.services.ports import find_free_port
+from tests.services.reloads import AcrossReloads, Reloads
 
 CaddyDriver = CaddySlots | CaddyAdmin
 WATCH_SECONDS = 0.2
-MOST_TRIES = 50
 
 
 def make_upstream(address: str, version: int = 1) -> Upstream:
@@ -53,35 +53,6 @@ class Proxied:
         return self.caddy.log.read_text().count('"uri":"/load"')
 
 
-class AcrossReloads(httpx.AsyncHTTPTransport):
-    """Sends again what a reload of Caddy dropped unanswered, as it may (docs/endpoints.md has how often).
-
-    Only until the first answer after a reload: nothing else may be dropped, and whatever is fails the test.
-    """
-
-    def __init__(self, log: Path) -> None:
-        super().__init__()
-        self._log = log
-        self._reloads_survived = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        for tries_left in reversed(range(MOST_TRIES)):
-            reloads = self._count_reloads()
-            try:
-                response = await super().handle_async_request(request)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                if not tries_left or self._count_reloads() == self._reloads_survived:
-                    raise
-            else:
-                self._reloads_survived = reloads
-                return response
-        raise AssertionError("unreachable")
-
-    def _count_reloads(self) -> int:
-        """Caddy says so before it closes the first connection of its old servers."""
-        return self._log.read_text().count("servers shutting down")
-
-
 def make_layout(directory: Path, access_log_mib: int = 64) -> CaddyLayout:
     return CaddyLayout(
         admin_socket=directory / "admin.sock",
@@ -109,9 +80,8 @@ async def open_proxied(
         with run_caddy(config, layout.admin_socket, directory / "caddy") as caddy:
             await driver.check()
             url = f"http://{layout.public_listen}"
-            async with httpx.AsyncClient(
-                base_url=url, timeout=30, transport=AcrossReloads(caddy.log)
-            ) as client:
+            transport = AcrossReloads(Reloads(caddy.log))
+            async with httpx.AsyncClient(base_url=url, timeout=30, transport=transport) as client:
                 yield Proxied(driver, caddy, layout, directory, client, make_driver)
     finally:
         await driver.close()

@@ -19,6 +19,7 @@ from scripts.service_commands import ROOT
 from tests.services.caddy import Caddy
 from tests.services.ports import find_free_port
 from tests.services.processes import ServiceProcess
+from tests.services.reloads import Reloads
 from tests.services.waiting import wait_for
 
 SOURCES = ROOT / "tests" / "sources"
@@ -67,6 +68,7 @@ class Yard:
         self._module = "tests.services.crashing_router" if may_crash else "router"
         self.router = self.make_router()
         self.caddy = Caddy(self.state / "caddy.json", self.admin_socket, directory / "caddy")
+        self.reloads = Reloads(self.caddy.log)
 
     def make_router(self, **settings: str) -> ServiceProcess:
         """One more router on the same files, with some settings of its own."""

@@ -28,7 +28,8 @@ from router.runtimes.base import Role, Workload, WorkloadState
 from router.runtimes.memory import MemoryRuntime
 from router.stores.sql import SqlStore
 from tests.services.caddy import Caddy, short_directory
-from tests.services.proxied import AcrossReloads, make_layout
+from tests.services.proxied import make_layout
+from tests.services.reloads import AcrossReloads, Reloads
 from tests.services.upstream import UpstreamServer
 
 pytestmark = pytest.mark.anyio
@@ -128,7 +129,7 @@ async def open_town(directory: Path) -> AsyncIterator[Town]:
     )
     caddy = Caddy(config, layout.admin_socket, directory / "caddy")
     engine, url = Engine(context, SlotLock(directory / "slots")), f"http://{layout.public_listen}"
-    transport = AcrossReloads(caddy.log)
+    transport = AcrossReloads(Reloads(caddy.log))
     async with engine.running(), httpx.AsyncClient(base_url=url, timeout=60, transport=transport) as client:
         await until_it_leads(engine)
         caddy.start()

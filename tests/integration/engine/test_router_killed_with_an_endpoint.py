@@ -30,7 +30,10 @@ def name() -> str:
 
 def ask(yard: Yard, name: str) -> httpx.Response:
     url = f"{yard.public_url}/endpoints/{name}/invocations"
-    return httpx.post(url, json={"inputs": [[1.0]]}, timeout=30, **PLAIN)
+    for attempt in yard.reloads.attempts():
+        with attempt:
+            return httpx.post(url, json={"inputs": [[1.0]]}, timeout=30, **PLAIN)
+    raise AssertionError("attempts end by an answer or an error")
 
 
 def find_phase(yard: Yard, name: str) -> EndpointPhase | None:
