@@ -15,6 +15,7 @@ from socket_proxy.refusal import Refused, show
 from socket_proxy.settings import Settings, read_size
 
 OWNER_LABEL, ROLE_LABEL, INSTANCE_LABEL = "switchyard.owner", "switchyard.role", "switchyard.instance"
+GPU_VARIABLE = "NVIDIA_VISIBLE_DEVICES"
 CACHE_PATH = "/var/cache/switchyard"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
 
@@ -105,11 +106,20 @@ def rebuild(asked: Creation, name: str, image: str, settings: Settings) -> dict[
         raise Refused(f"NetworkingConfig: the network of this role is {network}, under the container's name")
     return {
         "Image": image,
-        "Env": asked.Env,
+        "Env": _rebuild_environment(asked.Env, settings),
         "Labels": labels,
         "HostConfig": _rebuild_host(asked.HostConfig, labels[ROLE_LABEL], network, settings),
         "NetworkingConfig": {"EndpointsConfig": endpoints},
     }
+
+
+def _rebuild_environment(asked: list[str], settings: Settings) -> list[str]:
+    """Where NVIDIA's runtime is Docker's default one, this variable is enough to be given GPUs."""
+    if settings.allow_gpus:
+        return asked
+    if any(variable.startswith(f"{GPU_VARIABLE}=") for variable in asked):
+        raise Refused(f"Env: {GPU_VARIABLE} asks for GPUs, which are not allowed here")
+    return [*asked, f"{GPU_VARIABLE}=void"]  # whatever the image says
 
 
 def _rebuild_labels(asked: dict[str, str], settings: Settings) -> dict[str, str]:

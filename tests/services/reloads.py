@@ -45,7 +45,8 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> bool:
         if error is None:
-            self._reloads.answered_after = self._before
+            # Of several at once one that began before a reload may be answered last.
+            self._reloads.answered_after = max(self._reloads.answered_after, self._before)
             return False
         excused = self._reloads.count() > self._reloads.answered_after
         return isinstance(error, DROPPED) and excused and not self._last

@@ -86,6 +86,11 @@ def test_a_model_is_asked_in_every_way_a_server_asks_it(found: Found) -> None:
     assert "differs by 1 for held-out rows" in found.models["a matrix that is answered otherwise"]["reason"]
 
 
+def test_a_model_whose_rows_are_not_answered_each_for_itself_is_not_compiled(found: Found) -> None:
+    reason = found.models["rows that count on one another"]["reason"]
+    assert "for rows together, beside the same alone" in reason
+
+
 def test_a_model_that_would_take_the_trainer_too_long_is_not_compiled(found: Found) -> None:
     assert "of 954 MiB, 64 are tried at most" in found.models["a large model"]["reason"]
     assert found.models["fine numbers"]["precision"] == "float64"

@@ -1,10 +1,12 @@
 """The HTTP of the reference server, around a prediction that needs no model."""
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -54,6 +56,27 @@ async def test_status_and_type_of_an_answer_are_the_protocols() -> None:
         answer = await client.post("/invocations", content=b"")
     assert (answer.status_code, answer.content) == (415, b"no")
     assert answer.headers["content-type"].startswith("text/csv")
+
+
+async def test_a_body_that_never_begins_is_answered_with_408_and_who_gives_up_is_not() -> None:
+    app = App(echo, About("3.0.0"), Limits(request_seconds=0.05))
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": []}
+    told: list[int] = []
+
+    async def send(message: Any) -> None:
+        told.append(message.get("status", 0))
+
+    async def receive() -> Any:
+        await anyio.sleep_forever()
+
+    patient = [asyncio.create_task(app(scope, receive, send)) for _ in range(3)]
+    gone = asyncio.create_task(app(scope, receive, send))
+    await anyio.lowlevel.checkpoint()
+    gone.cancel()
+    await asyncio.gather(*patient)
+    assert told == [408, 0] * 3
+    with pytest.raises(asyncio.CancelledError):
+        await gone
 
 
 async def test_a_prediction_that_takes_too_long_is_answered_with_504() -> None:

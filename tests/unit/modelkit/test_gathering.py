@@ -61,6 +61,32 @@ def test_rows_that_spoil_it_for_all_are_asked_one_request_at_a_time() -> None:
         assert lean.answer_together(bodies) == [tell(3.0), None, tell(7.0)]
 
 
+def test_an_odd_request_leaves_the_others_together() -> None:
+    class Finite(Sum):
+        def answer_matrix(self, rows: Any) -> list[Any] | None:
+            if any(cell is None or cell > 1e38 for row in rows for cell in row):
+                self.asked.append(len(rows))
+                return None
+            return super().answer_matrix(rows)
+
+    for odd in (b'{"inputs": {"a": [null], "b": [1]}}', ask([1e300, 1])):
+        model = Finite()
+        bodies = [ask([1, 2]), odd, *[ask([3, 4])] * 3]
+        answers = LeanProtocol(model, COLUMNS, "float64").answer_together(bodies)
+        assert answers == [tell(3.0), None, *[tell(7.0)] * 3]
+        assert model.asked == [5, 4, 1]
+
+
+def test_a_model_that_answers_too_few_rows_gives_nobody_anothers() -> None:
+    class Short(Sum):
+        def answer_matrix(self, rows: Any) -> list[Any] | None:
+            found = super().answer_matrix(rows)
+            return found if len(rows) == 1 else (found or [])[1:]
+
+    lean = LeanProtocol(Short(), COLUMNS, "float64")
+    assert lean.answer_together([ask([1, 2]), ask([3, 4])]) == [tell(3.0), tell(7.0)]
+
+
 def test_requests_with_text_are_answered_each_by_itself() -> None:
     model = Sum()
     lean = LeanProtocol(model, (Column("a", "double"), Column("b", "integer")), "float64")
@@ -83,12 +109,19 @@ async def test_those_whose_turn_it_is_are_gathered_and_who_is_alone_is_answered_
     asked = (gathering.ask(b"%c" % letter) for letter in b"abc")
     assert await asyncio.gather(*asked) == [b"A", b"B", b"C"]
     assert counting.asked == [3]
-    for _ in range(
-        17
-    ):  # the first is found to be alone, the next 15 are taken to be, then it is looked again
+    for _ in range(17):  # the first is found alone, the next 15 are taken to be, then it is looked again
         assert await gathering.ask(b"d") == b"D"
     assert counting.asked == [3] + [1] * 17
     assert list(await asyncio.gather(gathering.ask(b"e"), gathering.ask(b"f"))) == [b"E", b"F"]
+
+
+async def test_a_run_has_so_many_bytes_and_who_has_many_rows_is_answered_at_once() -> None:
+    counting = Counting()
+    gathering = Gathering(counting.answer)
+    small = [b"%04d" % number + b"x" * 1_020 for number in range(20)]
+    answers = await asyncio.gather(*map(gathering.ask, [*small, b"y" * 3_000]))
+    assert answers == [body.upper() for body in [*small, b"y" * 3_000]]
+    assert counting.asked == [16, 1, 4]  # of 16 KiB, of one that waits for nobody, and the rest
 
 
 async def test_who_has_gone_meanwhile_is_nobodys_trouble() -> None:

@@ -133,7 +133,18 @@ def test_options_are_rebuilt_or_refused(options: dict[str, Any]) -> None:
     check_confined(creation)
 
 
+@pytest.mark.parametrize("asked", [[], ["A=b", "NVIDIA_VISIBLE=x"]])
+def test_no_image_gets_gpus_by_its_environment_where_they_are_not_allowed(asked: list[str]) -> None:
+    assert made(LEAST | {"Env": asked})["Env"] == [*asked, "NVIDIA_VISIBLE_DEVICES=void"]
+    with pytest.raises(Refused, match="GPUs"):
+        made(LEAST | {"Env": [*asked, "NVIDIA_VISIBLE_DEVICES=all"]})
+    allowed = SETTINGS.model_copy(update={"allow_gpus": True})
+    every = [*asked, "NVIDIA_VISIBLE_DEVICES=all"]
+    assert made(LEAST | {"Env": every}, allowed)["Env"] == every
+
+
 def check_confined(creation: dict[str, Any]) -> None:
+    assert creation["Env"][-1] == "NVIDIA_VISIBLE_DEVICES=void"
     assert set(creation) == {"Image", "Env", "Labels", "HostConfig", "NetworkingConfig"}
     assert creation["Labels"]["switchyard.instance"] == "switchyard"
     assert creation["NetworkingConfig"] == {"EndpointsConfig": {"servers": {"Aliases": [NAME]}}} or (

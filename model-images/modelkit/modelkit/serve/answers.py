@@ -22,7 +22,7 @@ class Lean(Protocol):
     def answer(self, body: bytes) -> bytes | None: ...
 
     def answer_together(self, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """What `answer` says of each."""
+        """What `answer` says of each, but for how sums of floats are rounded."""
 
 
 # Told of every call of the model, from any thread: how many rows it was given.

@@ -117,8 +117,8 @@ class App:
     ) -> Answer:
         """A request with a body of `most` bytes: read, answered, counted."""
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
-        message = await receive()
         try:
+            message = await self._bodies.begin(receive)
             if message["type"] == "http.request" and not message.get("more_body"):
                 return await self._count(work, self._bodies.check(message["body"], most), content_type)
             async with self._bodies.read(message, receive, most) as body:

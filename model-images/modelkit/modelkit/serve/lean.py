@@ -19,10 +19,12 @@ from modelkit.manifest import Column
 from modelkit.serve.answers import CountRows
 
 Number = float | None
+Table = Sequence[Sequence[Number]]
 Cell = bool | int | float | str | None
 
 _EXACT = {"float32": 2**24, "float64": 2**53}  # integers up to here have a float each
 _MOST = 2**1000  # beyond, an integer may have no float
+_USUAL = 1e30  # beyond, a compiled model may have no finite answer
 _BOUNDS = {"integer": 2**31, "long": 2**63}
 
 # What msgspec raises for a body. ValueError: for text that is not UTF-8, and for integers of too many digits.
@@ -108,30 +110,31 @@ class LeanProtocol:
         if len(bodies) == 1 or not self._is_numeric:
             return [self.answer(body) for body in bodies]
         tables = [self._read_numbers(body) for body in bodies]
+        told = self._tell_each(tables)
+        if told is None:  # one of them spoils it for all
+            usual = [None if table is None or _has_odd_cells(table) else table for table in tables]
+            told = (None if usual == tables else self._tell_each(usual)) or [None] * len(bodies)
+        return [answer or self.answer(body) for body, answer in zip(bodies, told, strict=True)]
+
+    def _tell_each(self, tables: Sequence[Table | None]) -> list[bytes | None] | None:
+        """Of each table its part of the predictions, None for one that was not read; or None for all."""
         together = [row for table in tables for row in table or ()]
         try:
             found = self._model.answer_matrix(together) if together else None
-            told = None if found is None else self._tell_each(found, tables)
-        except Exception as error:  # noqa: BLE001 - one of them spoils it for all
-            log.warning("requests are answered one by one: %s: %s", type(error).__name__, error)
-            told = None
-        if told is None:
-            return [self.answer(body) for body in bodies]
+        except Exception as error:  # noqa: BLE001 - who asked for what it is meets it again, alone
+            log.warning("requests are not answered together: %s: %s", type(error).__name__, error)
+            return None
+        if found is None or len(found) != len(together):
+            return None
         if self._count_rows is not None:
             self._count_rows(len(together))
-        return [answer or self.answer(body) for body, answer in zip(bodies, told, strict=True)]
-
-    def _tell_each(
-        self, found: list[Any], tables: Sequence[Sequence[Sequence[Number]] | None]
-    ) -> list[bytes | None]:
-        """Of each table its part of the predictions; None for one that was not read."""
         rest = iter(found)
         return [
             None if table is None else self._encode({"predictions": list(islice(rest, len(table)))})
             for table in tables
         ]
 
-    def _read_numbers(self, body: bytes) -> Sequence[Sequence[Number]] | None:
+    def _read_numbers(self, body: bytes) -> Table | None:
         try:
             return self._read_rows(self._decode_numbers(body))
         except UNREADABLE:
@@ -145,7 +148,7 @@ class LeanProtocol:
         rows = self._read_rows(request)
         return None if rows is None else self._model.answer_matrix(rows)
 
-    def _read_rows(self, request: _NumberBody) -> Sequence[Sequence[Number]] | None:
+    def _read_rows(self, request: _NumberBody) -> Table | None:
         if _is_ambiguous(request):
             return None
         if request.dataframe_split is not UNSET:
@@ -219,6 +222,10 @@ class LeanProtocol:
 def _is_ambiguous(request: _NumberBody | _CellBody) -> bool:
     given = (request.dataframe_split, request.dataframe_records, request.instances, request.inputs)
     return bool(request.params) or sum(part is not UNSET for part in given) != 1
+
+
+def _has_odd_cells(table: Table) -> bool:
+    return any(cell is None or not -_USUAL < cell < _USUAL for row in table for cell in row)
 
 
 def _are_plain(column: Column, values: Sequence[Cell], limit: int) -> bool:

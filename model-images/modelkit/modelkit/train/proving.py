@@ -73,9 +73,30 @@ def prove(graph: bytes, manifest: Manifest, proof: Proof) -> Manifest:
     for what, tried in _list_trials(usual, columns):
         difference = max(difference, _compare(model, proof, tried, what))
         compared.append(tried)
+    _check_each_for_itself(model, usual.head(_ALONE))
     distinct = len(pd.concat(compared).drop_duplicates())
     columns = _widen(model, columns, proof, rows, usual)
     return replace(manifest, columns=columns, difference=difference, rows=distinct)
+
+
+def _check_each_for_itself(model: CompiledModel, rows: pd.DataFrame) -> None:
+    """A server answers the rows of several clients together. Raises Unproven."""
+    table = rows[[column.name for column in model.manifest.columns]]
+    together = _answer(model, table)
+    alone = [_answer(model, table.iloc[[place]]) for place in range(len(table))]
+    if together is None or None in alone:
+        raise Unproven("no finite answer for some of the held-out rows")
+    each = np.concatenate([np.asarray(answer) for answer in alone])
+    _measure(model.manifest, together, each, "rows together, beside the same alone")
+
+
+def _answer(model: CompiledModel, table: pd.DataFrame) -> list[Any] | None:
+    return model.answer_columns(
+        [
+            table[column.name].to_numpy() if is_number(column) else table[column.name].tolist()
+            for column in model.manifest.columns
+        ]
+    )
 
 
 def gains_by_batches(proof: Proof) -> bool:
@@ -144,14 +165,7 @@ def _compare(model: CompiledModel, proof: Proof, rows: pd.DataFrame, what: str) 
     expected = proof.ask(rows)
     columns = model.manifest.columns
     table = rows[[column.name for column in columns]]
-    found = [
-        model.answer_columns(
-            [
-                table[column.name].to_numpy() if is_number(column) else table[column.name].tolist()
-                for column in columns
-            ]
-        )
-    ]
+    found = [_answer(model, table)]
     if all(column.type in _FRACTIONS for column in columns):
         found.append(model.answer_matrix(table.to_numpy().tolist()))
     return max(_measure(model.manifest, answer, expected, what) for answer in found)

@@ -77,8 +77,10 @@ MODELS: dict[str, tuple[Callable[[], Any], pd.DataFrame]] = {
 }
 
 
-def compile_one(model: Any, features: pd.DataFrame, **limits: Any) -> dict[str, Any]:
-    proof = Proof(model.predict, "predict", features[:HELD_OUT], features[HELD_OUT:])
+def compile_one(
+    model: Any, features: pd.DataFrame, predict: Callable[[Any], Any] | None = None, **limits: Any
+) -> dict[str, Any]:
+    proof = Proof(predict or model.predict, "predict", features[:HELD_OUT], features[HELD_OUT:])
     schema = infer_signature(features.dropna().head(3)).inputs
     try:
         manifest = compile_model(model, schema, proof, **limits).manifest
@@ -92,6 +94,16 @@ def fail(_rows: pd.DataFrame) -> Any:
     raise LookupError("in its own way")
 
 
+def centre(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Its answers less their mean: a row's depends on the rows beside it."""
+
+    def answer_centred(*asked: Any) -> list[float]:
+        found = np.asarray(answer(*asked))
+        return list(found - found.mean())
+
+    return answer_centred
+
+
 def main() -> None:
     found: dict[str, Any] = {}
     for what, (make, features) in MODELS.items():
@@ -103,6 +115,11 @@ def main() -> None:
     found["a large model"] = compile_one(linear, NUMBERS, native_bytes=10**9)
     with patch.object(CompiledModel, "answer_matrix", lambda _self, rows: [0.0] * len(rows)):
         found["a matrix that is answered otherwise"] = compile_one(linear, NUMBERS)
+    with (
+        patch.object(CompiledModel, "answer_matrix", centre(CompiledModel.answer_matrix)),
+        patch.object(CompiledModel, "answer_columns", centre(CompiledModel.answer_columns)),
+    ):
+        found["rows that count on one another"] = compile_one(linear, NUMBERS, centre(linear.predict))
     found["gains by a model that fails"] = gains_by_batches(Proof(fail, "predict", NUMBERS, NUMBERS))
     # Far from zero, float32 does not hold the difference that these two columns make.
     distant = NUMBERS + 1e6
