@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import socket
 import subprocess
 import time
@@ -26,6 +27,7 @@ START_SECONDS = 120  # MLflow imports and makes its database; a busy machine tak
 STOP_SECONDS = 20
 POLL_SECONDS = 0.1
 LOCK = "lock"
+DEFAULT_HOME = ROOT / ".switchyard"
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Service:
 
 
 class Stack:
-    stop_command = "make down      (scripts/down --wipe deletes its state too)"
-
     def __init__(self, ports: Ports, home: Path) -> None:
         self.ports = ports
         self.home = home
+        moved = "" if home == DEFAULT_HOME else f"SWITCHYARD_HOME={shlex.quote(str(home))} "
+        self.stop_command = f"{moved}make down      ({moved}scripts/down --wipe deletes its state too)"
         self._children: list[subprocess.Popen[bytes]] = []
         self.state = home / "state"
         self.caddy_config = self.state / "caddy.json"
@@ -71,7 +73,7 @@ class Stack:
     @classmethod
     def from_environment(cls) -> "Stack":
         """All that it keeps is in SWITCHYARD_HOME, by default `.switchyard` in the checkout."""
-        home = Path(os.environ.get("SWITCHYARD_HOME") or ROOT / ".switchyard").expanduser().absolute()
+        home = Path(os.environ.get("SWITCHYARD_HOME") or DEFAULT_HOME).expanduser().absolute()
         return cls(Ports.from_environment(), home)
 
     def log(self, name: str) -> Path:

@@ -28,6 +28,8 @@ def main() -> int:
         if stack.home.exists():
             with stack.turn():
                 stop_all(stack)
+                if "--wipe" in options:
+                    anyio.run(remove_workloads, stack)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -75,13 +77,26 @@ async def stop_workloads(stack: Stack) -> None:
         report(f"{state.role} {state.name}", stopped=True)
 
 
+async def remove_workloads(stack: Stack) -> None:
+    """With what they keep outside of the stack's folders: each has had a folder for sockets in /tmp."""
+    async with open_runtime(stack) as runtime, anyio.create_task_group() as group:
+        for state in await runtime.list_owned():
+            group.start_soon(runtime.remove, state.owner)
+
+
 @asynccontextmanager
 async def find_workloads(stack: Stack) -> AsyncIterator[tuple[Runtime, list[WorkloadState]]]:
     """Those that run, and what runs them."""
+    async with open_runtime(stack) as runtime:
+        yield runtime, [state for state in await runtime.list_owned() if state.running]
+
+
+@asynccontextmanager
+async def open_runtime(stack: Stack) -> AsyncIterator[Runtime]:
     runtime = build_runtime(Settings.load(stack.router().environment))
     await runtime.start()
     try:
-        yield runtime, [state for state in await runtime.list_owned() if state.running]
+        yield runtime
     finally:
         await runtime.close()
 

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from router import __version__
 from router.api import canary, endpoints, lineage, model_version, rollouts, status, trainings
 from router.api.errors import install_error_handlers
 from router.api.guards import BearerToken, RequestGuards
+from router.api.parameters import refuse_unknown_parameters
 from router.engine.engine import Engine
 
 DESCRIPTION = """
@@ -35,6 +36,7 @@ def make_app(engine: Engine, token: str | None = None, known_hosts: Collection[s
     if token is not None:
         app.add_middleware(BearerToken, token=token)  # before a body is read
     install_error_handlers(app)
+    known_parameters = [Depends(refuse_unknown_parameters)]
     for part in (status, trainings, rollouts, endpoints, lineage, canary, model_version):
-        app.include_router(part.router)
+        app.include_router(part.router, dependencies=known_parameters)
     return app

@@ -109,6 +109,7 @@ class Commands:
         """The training's id."""
         context, policy = self._context, self._context.policy
         spec = await context.specs.trainer(request.trainer)
+        warnings = context.specs.warnings_of(spec)
         env, applied = merge_parameters(spec.env, request.parameters)
         images = choose_images(
             spec,
@@ -153,6 +154,7 @@ class Commands:
             roll=promise if request.then_roll else None,
             requested_by=caller.name,
             reason=request.reason,
+            warnings=warnings,
         )
         return await self._record(training, f"training of {request.trainer}", caller)
 

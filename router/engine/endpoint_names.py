@@ -52,7 +52,8 @@ async def _unknown(context: Context, name: str) -> UnknownEndpoint:
     known = sorted(endpoint.id for endpoint in await context.store.find(Endpoint, phases=PRESENT))
     shown = ", ".join(known[:SHOWN_NAMES])
     more = f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""
-    return UnknownEndpoint(f"there is no endpoint {name}", hint=f"known endpoints: {shown}{more}")
+    hint = f"known endpoints: {shown}{more}; POST /admin/endpoints adds others"
+    return UnknownEndpoint(f"there is no endpoint {name}", hint=hint)
 
 
 def refuse_taken(policy: Policy, wanted: Endpoint, present: Collection[Endpoint]) -> None:

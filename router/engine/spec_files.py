@@ -90,6 +90,12 @@ class SpecFiles:
             raise InvalidSpec(str(snapshot.conflicts[name]))
         raise UnknownTrainer(f"there is no trainer {printable(name)}", hint=_hint(snapshot, self._path))
 
+    def warnings_of(self, spec: TrainerSpec) -> tuple[str, ...]:
+        """Why `spec` is of an earlier text of its file, by the last look; none if it is of this one."""
+        file = self._snapshot.files.get(spec.file)
+        problems = () if file is None else file.problems
+        return tuple(f"as its spec was before this: {problem}" for problem in problems)
+
     async def trainers(self) -> dict[str, TrainerSpec]:
         return dict((await self._look()).specs)
 

@@ -133,6 +133,10 @@ async def test_a_broken_file_keeps_its_last_good_trainers_and_says_what_is_wrong
     assert (await specs.trainer("one")).timeout == 1
     assert (await specs.trainer("two")).timeout == 9
     assert await complaints(specs) == ["specs/a.yaml, line 2: one.timeout: must be a number"]
+    assert specs.warnings_of(await specs.trainer("one")) == (
+        "as its spec was before this: specs/a.yaml, line 2: one.timeout: must be a number",
+    )
+    assert specs.warnings_of(await specs.trainer("two")) == ()
     folder.write("a.yaml", "one: {timeout: 3}\n")
     assert (await specs.trainer("one")).timeout == 3
     assert await complaints(specs) == []

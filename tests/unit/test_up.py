@@ -15,14 +15,18 @@ FOUND = ("DOCKER_SOCKET", "DOCKER_GROUP", "IMAGE_REVISION", "IMAGE_SOURCE")
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """With an engine whose client only tells its environment."""
+    """With an engine whose client only tells the environment in which it brings the stack up."""
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     shutil.copy(ROOT / "scripts" / "up", scripts)
     (tmp_path / "found.sock").touch()
     for name, text in {
         "get-engine": f"#!/bin/sh\necho unix://{tmp_path}/found.sock\n",
-        "docker": f"#!{sys.executable}\nimport os\nfor name in {FOUND}: print(name, os.environ.get(name))\n",
+        "docker": f"""#!{sys.executable}
+import os, sys
+for name in {FOUND}:
+    if "up" in sys.argv: print(name, os.environ.get(name))
+""",
     }.items():
         (scripts / name).write_text(text)
         (scripts / name).chmod(0o755)
@@ -35,7 +39,7 @@ def bring_up(checkout: Path, **environment: str) -> dict[str, str]:
     done = subprocess.run(
         [checkout / "scripts" / "up"], env=rest | environment, capture_output=True, text=True, check=True
     )
-    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(FOUND))
 
 
 def test_what_nobody_names_is_found(checkout: Path) -> None:

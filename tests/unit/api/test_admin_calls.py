@@ -70,6 +70,16 @@ async def test_train_answers_with_the_version_it_made(yard: Yard) -> None:
         assert yard.runtime.launched[0].env["N"] == "3"
 
 
+async def test_a_training_by_an_earlier_text_of_its_spec_says_so(yard: Yard) -> None:
+    async with calling(yard) as (client, engine):
+        await engine.context.specs.trainers()
+        (yard.folder / "iris.yaml").write_text("iris: [\n")
+        answer = await post_and_end(yard, client, engine, "/admin/train/iris")
+        assert answer.status_code == 200
+        (warning,) = answer.json()["warnings"]
+        assert warning.startswith("as its spec was before this: ")
+
+
 async def test_a_failed_trainer_is_a_500_with_the_same_fields(yard: Yard) -> None:
     async with calling(yard) as (client, engine):
         answer = await post_and_end(yard, client, engine, "/admin/train/iris", exit_code=3)

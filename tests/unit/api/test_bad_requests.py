@@ -41,10 +41,12 @@ def yard(tmp_path: Path) -> Yard:
         ("/admin/roll", {"name": "Iris", "ref": 1, "wait_ready_seconds": 0}, 422, "wait_ready_seconds"),
         ("/admin/roll", {"name": "Iris"}, 422, "ref"),
         ("/admin/rollback", {"endpoint": "nowhere"}, 404, "nowhere"),
+        ("/admin/rollback?endpoint=fraud", None, 422, "parameter endpoint is unknown: this call has none"),
+        ("/admin/train/iris?wait_seconds=0", {}, 422, "goes into its body"),
     ],
 )
 async def test_a_bad_request_is_refused_and_starts_nothing(
-    yard: Yard, path: str, body: dict[str, object], status: int, named: str
+    yard: Yard, path: str, body: dict[str, object] | None, status: int, named: str
 ) -> None:
     async with calling(yard) as (client, _):
         answer = await client.post(path, json=body)
@@ -53,6 +55,16 @@ async def test_a_bad_request_is_refused_and_starts_nothing(
         assert named in error["message"] + str(error["hint"])
         assert answer.json()["detail"]
         assert yard.runtime.launched == []
+
+
+async def test_parameters_that_a_url_may_have_are_told_and_health_checks_may_have_any(yard: Yard) -> None:
+    async with calling(yard) as (client, _):
+        answer = await client.delete("/admin/endpoints/fraud?forse=true")
+        assert answer.status_code == 422
+        assert "forse is unknown: this call has force, reason, wait_seconds" in answer.text
+        assert (await client.get("/status?endpoint=default")).status_code == 200
+        assert (await client.get("/canary-status?endpoint=fraud")).status_code == 422
+        assert (await client.get("/healthz?now=1")).status_code == 200
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"wait_seconds": NaN}', b"[]"])

@@ -76,7 +76,10 @@ async def test_a_removed_endpoint_is_unknown_and_its_history_stays(yard: Yard) -
         for path in ("/admin/endpoints/fraud", "/status?endpoint=fraud", "/admin/endpoints/fraud/lineage"):
             lost = await client.get(path)
             assert (lost.status_code, lost.json()["error"]["code"]) == (404, "unknown_endpoint")
-            assert lost.json()["error"]["hint"] == "known endpoints: churn, default"
+            assert (
+                lost.json()["error"]["hint"]
+                == "known endpoints: churn, default; POST /admin/endpoints adds others"
+            )
         history = (await client.get("/admin/endpoints/fraud/history")).json()
         assert [rollout["model_uri"] for rollout in history["rollouts"]] == ["models:/Iris/1"]
         assert history["events"][-1]["text"] == "endpoint fraud is gone"

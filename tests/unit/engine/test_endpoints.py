@@ -162,7 +162,7 @@ async def test_an_unknown_endpoint_is_named_with_the_known_ones(yard: Yard) -> N
         ):
             with pytest.raises(UnknownEndpoint, match="no endpoint fruad") as refused:
                 await command
-            assert refused.value.hint == "known endpoints: default, fraud"
+            assert refused.value.hint == "known endpoints: default, fraud; POST /admin/endpoints adds others"
 
 
 # --- removing --------------------------------------------------------------------------------------------
