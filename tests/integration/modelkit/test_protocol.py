@@ -85,6 +85,17 @@ def test_any_other_body_is_answered_as_mlflow_answers_it(
     assert ours.status_code < 500
 
 
+@pytest.mark.parametrize("before", [b"", b"\n\r\n", b'"x\n,",'], ids=["plain", "blank lines", "quoted"])
+def test_names_that_would_hold_a_thread_for_minutes_are_refused(server: ModelServer, before: bytes) -> None:
+    """pandas takes 30 s for 40,000 columns of one name, and four times that for twice as many."""
+    names, cells = b",".join([b"age"] * 200_000), b",".join([b"0"] * 200_000)
+    answer = server.invoke(before + names + b"\n" + cells, "text/csv")
+    assert answer.status_code == 400
+    assert "columns of the same name" in answer.json()["message"]
+    few = server.invoke(before + names[:3_999] + b"\n" + cells[:1_999], "text/csv")
+    assert "columns of the same name" not in few.text
+
+
 @pytest.mark.parametrize("path", ["/ping", "/version", "/elsewhere", "/invocations"])
 def test_every_other_get_is_answered_as_mlflow_answers_it(
     server: ModelServer, mlflow_scoring: ModelServer, path: str
