@@ -19,7 +19,7 @@ PROOFS = 3  # good answers in a row
 RETRY_SECONDS = 0.05
 LAST_ATTEMPT_SECONDS = 1.0  # for one that begins at the deadline
 ANSWER_BYTES = 300  # of a bad answer, kept as evidence
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
 EXAMPLE = "the model's own input example"
 
 
@@ -131,8 +131,12 @@ class Prober:
         return body
 
     async def _exchange(self, method: str, url: str, content: bytes | None) -> tuple[int, bytes]:
-        headers = {"Content-Type": "application/json"} if content is not None else None
+        headers = {"Accept-Encoding": "identity"}  # a few bytes may be the gzip of gigabytes
+        if content is not None:
+            headers["Content-Type"] = "application/json"
         async with self._client.stream(method, url, content=content, headers=headers) as response:
+            if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
+                raise ProbeFailed(f"{httpx.URL(url).path} answers encoded as {encoding[:40]}, not as asked")
             body = bytearray()
             async for piece in response.aiter_bytes():
                 body += piece

@@ -271,6 +271,14 @@ async def test_a_version_that_is_not_there_takes_no_tags(bench: Bench) -> None:
         await bench.registry.set_version_tags(bench.model, 2, {"a": "1"})
 
 
+async def test_who_gives_up_takes_no_connection_along(bench: Bench) -> None:
+    await bench.add_version()
+    for moment in range(12):
+        with anyio.move_on_after(moment / 1000):
+            await bench.registry.set_version_tags(bench.model, 1, {str(tag): "1" for tag in range(12)})
+    assert (await bench.registry.version(bench.model, 1)).version == 1
+
+
 # --- aliases ----------------------------------------------------------------------------------------------
 
 

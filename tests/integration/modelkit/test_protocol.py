@@ -92,6 +92,11 @@ def test_names_that_would_hold_a_thread_for_minutes_are_refused(server: ModelSer
     answer = server.invoke(before + names + b"\n" + cells, "text/csv")
     assert answer.status_code == 400
     assert "columns of the same name" in answer.json()["message"]
+    split = b'{"dataframe_split": {"columns": [%s], "data": [[%s]]}}' % (
+        names.replace(b"age", b'"age"'),
+        cells,
+    )
+    assert "columns of the same name" in server.invoke(split).json()["message"]
     few = server.invoke(before + names[:3_999] + b"\n" + cells[:1_999], "text/csv")
     assert "columns of the same name" not in few.text
 

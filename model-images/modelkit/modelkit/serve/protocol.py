@@ -9,11 +9,13 @@ import io
 import logging
 from typing import Any
 
+import msgspec
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import CONTENT_TYPES, invocations
+from msgspec import Struct
 
 from modelkit.serve.answers import Answer, CountRows, Predict
 
@@ -45,7 +47,7 @@ def make_predict(model: PyFuncModel, count_rows: CountRows) -> Predict:
     def predict(body: bytes, content_type: str | None) -> Answer:
         if content_type is None:
             return Answer(415, f"Content-Type is missing. Types: {CONTENT_TYPES}.".encode(), "text/plain")
-        if content_type.startswith("text/csv") and _repeats_names(body):
+        if _repeats_names(body, content_type):
             return _refuse(MlflowException("Too many columns of the same name.", BAD_REQUEST))
         asked = _AskedModel(model, count_rows)
         try:
@@ -64,15 +66,27 @@ def make_predict(model: PyFuncModel, count_rows: CountRows) -> Predict:
     return predict
 
 
-def _repeats_names(body: bytes) -> bool:
+class _Split(Struct):
+    columns: list[Any]
+
+
+class _Body(Struct):
+    dataframe_split: _Split | None = None
+
+
+def _repeats_names(body: bytes, content_type: str) -> bool:
     """Whether pandas would take minutes: it compares each name that came before with all the others."""
     if body.count(b",") ** 2 <= _MOST_COMPARED:
         return False
     try:
-        names = next(filter(None, csv.reader(io.StringIO(body.decode(), newline=""))), [])
+        if content_type.startswith("text/csv"):
+            names = next(filter(None, csv.reader(io.StringIO(body.decode(), newline=""))), [])
+        else:
+            split = msgspec.json.decode(body, type=_Body).dataframe_split
+            names = [] if split is None else list(map(str, split.columns))
     except csv.Error:  # a name of more than 128 KiB
         return True
-    except UnicodeDecodeError:
+    except (ValueError, RecursionError):  # which MLflow refuses by itself
         return False
     return (len(names) - len(set(names))) * len(names) > _MOST_COMPARED
 
