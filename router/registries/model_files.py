@@ -41,9 +41,8 @@ def find_example_file(described: dict[str, Any]) -> str | None:
     """Path of the input example, in the form for serving where the trainer's MLflow saved one."""
     info = _read_example_info(described)
     path = info.get("serving_input_path") or info.get("artifact_path")
-    if path is not None and not isinstance(
-        path, str
-    ):  # a few aliases of YAML may stand for gigabytes of text
+    # Anything else is not made text: a few aliases of YAML may stand for gigabytes of it.
+    if path is not None and not isinstance(path, str):
         raise InvalidRequest("the path of the input example in the model's MLmodel file is not text")
     return path or None
 

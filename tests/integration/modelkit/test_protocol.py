@@ -97,6 +97,8 @@ def test_names_that_would_hold_a_thread_for_minutes_are_refused(server: ModelSer
         cells,
     )
     assert "columns of the same name" in server.invoke(split).json()["message"]
+    for broken in (split[:-1], split.replace(b'["age"', b'{"age"')):
+        assert server.invoke(broken).status_code == 400
     few = server.invoke(before + names[:3_999] + b"\n" + cells[:1_999], "text/csv")
     assert "columns of the same name" not in few.text
 

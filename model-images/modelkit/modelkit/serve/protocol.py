@@ -18,6 +18,7 @@ from mlflow.pyfunc.scoring_server import CONTENT_TYPES, invocations
 from msgspec import Struct
 
 from modelkit.serve.answers import Answer, CountRows, Predict
+from modelkit.serve.lean import UNREADABLE
 
 _JSON = "application/json"
 _SERVER_FAULT = 500
@@ -86,7 +87,7 @@ def _repeats_names(body: bytes, content_type: str) -> bool:
             names = [] if split is None else list(map(str, split.columns))
     except csv.Error:  # a name of more than 128 KiB
         return True
-    except (ValueError, RecursionError):  # which MLflow refuses by itself
+    except UNREADABLE:  # MLflow refuses it by itself, or reads what we do not
         return False
     return (len(names) - len(set(names))) * len(names) > _MOST_COMPARED
 
