@@ -30,12 +30,13 @@ from router.engine.gates.runner import GateRunner
 from router.engine.probing import ProbeFailed
 from router.engine.racing import race
 from router.engine.room import Room
-from router.engine.servers import Servers
+from router.engine.servers import SPARE, Servers
 from router.engine.shifting import Shifting
 from router.engine.steering import close_step
 from router.engine.telling import telling
 from router.stores.base import Change
 
+SHARED = SPARE | {ServerPhase.READY}  # of a server that has or had a share of the traffic
 WARM_PING_SECONDS = 5.0  # a machine under load may take some; to launch another server there takes longer
 
 
@@ -178,8 +179,7 @@ class RolloutActions:
         """
         server = await self._context.store.get(Server, server_id)
         state = await self._context.runtime.inspect(server_id)
-        usable = {ServerPhase.READY, ServerPhase.RETIRING, ServerPhase.WARM}
-        if server.phase not in usable or server.address is None or state is None or not state.running:
+        if server.phase not in SHARED or server.address is None or state is None or not state.running:
             return rollout
         try:
             await self._context.prober.ping(server.address, WARM_PING_SECONDS)  # the endpoint's lock is held
@@ -330,7 +330,8 @@ class RolloutActions:
             tail = await self._context.runtime.logs(rollout.server_id, self._context.policy.log_tail_bytes)
             server = await self._candidate(rollout)
             switched = str(RolloutPhase.PROMOTING) in rollout.entered
-            if server.phase is ServerPhase.READY and not switched and server.rollout_id == rollout.id:
+            # The supervisor may have seen that it has no traffic any more, and keep it, before we come here.
+            if server.phase in SHARED and not switched and server.rollout_id == rollout.id:
                 changes.append(self._servers.send_away(server, f"rollout {rollout.id} was aborted"))
         ended = self._ledger.moved(
             rollout, f"rollout {rollout.outcome}", phase=rollout.outcome, logs_tail=tail or None

@@ -171,7 +171,7 @@ class Shifting:
             kept = SPARE | {ServerPhase.READY}
             if previous.phase in kept and await self._rollbacks.has_failed(previous):
                 changes.append(self._servers.send_away(previous, "it did worse than what users had"))
-            elif previous.phase is ServerPhase.READY:
+            elif previous.phase in kept:  # also what the supervisor has seen without traffic before us
                 changes.append(self._servers.lost_traffic(previous, rollout.plan.bake))
         now = self._context.clock.now()
         switched = self._ledger.moved(

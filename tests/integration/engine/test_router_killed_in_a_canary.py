@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.engine.aftermath import check_serves
+from router.core.models import Server, ServerPhase
+from tests.integration.engine.aftermath import check_serves, read_records
 from tests.integration.engine.killing import Call, kill_router_at
 from tests.integration.engine.stage import Stage
 from tests.integration.spine.stage import ENDS
@@ -83,5 +84,8 @@ def test_a_canary_in_breach_is_taken_back_by_the_next_router(
         kill_router_at(yard, point)
         yard.start_router()
         assert wait_for_end(stage, path)["phase"] == "rolled_back"
-    assert yard.get(path)["failure"]["code"] == "analysis_failed"
+    rollout = yard.get(path)
+    assert rollout["failure"]["code"] == "analysis_failed"
     assert check_serves(yard, stage.model, stage.served) == stage.server_id
+    phases = {server.id: server.phase for server in read_records(yard, Server)}
+    assert phases[rollout["server_id"]] is ServerPhase.STOPPED

@@ -7,6 +7,7 @@ import pytest
 from router.core.errors import AlreadyFinished, NotShifting
 from router.core.models import Rollout, RolloutPhase, ServerPhase
 from router.core.strategies import Strategy
+from router.core.traffic import Traffic
 from router.engine.commands import Caller
 from router.engine.engine import Engine
 from tests.unit.engine.yard import Yard
@@ -135,6 +136,27 @@ async def test_an_aborted_canary_gives_its_share_back_and_is_not_kept_for_a_roll
             await engine.steering.promote(rollout.id)
 
 
+async def test_an_aborted_canary_is_not_kept_though_its_log_is_slow_to_come(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its share it looks like any server that has lost its traffic, and those are kept."""
+    read = yard.runtime.logs
+
+    async def read_slowly(owner: str, tail_bytes: int) -> str:
+        await yard.clock.sleep(2 * yard.policy.sweep_seconds)
+        return await read(owner, tail_bytes)
+
+    monkeypatch.setattr(yard.runtime, "logs", read_slowly)
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, BY_TENS)
+        await engine.steering.abort(rollout.id)
+        await yard.clock.advance(yard.policy.sweep_seconds)
+        assert (await yard.server(rollout.server_id)).phase is ServerPhase.WARM
+        await yard.clock.advance(5 * yard.policy.sweep_seconds)
+        assert (await stored(engine, rollout)).phase is RolloutPhase.ROLLED_BACK
+        assert (await yard.server(rollout.server_id)).phase is ServerPhase.STOPPED
+
+
 async def test_a_rollback_during_a_canary_takes_the_share_away(yard: Yard) -> None:
     async with yard.run() as engine:
         rollout = await roll_beside(yard, engine, BY_TENS)
@@ -192,6 +214,34 @@ async def test_the_next_rollout_cuts_a_bake_short(yard: Yard) -> None:
         assert third.phase is RolloutPhase.SUCCEEDED
         assert (await stored(engine, rollout)).phase is RolloutPhase.SUCCEEDED
         assert await yard.served_version() == 3
+
+
+async def test_what_served_before_is_kept_for_the_whole_bake_whoever_writes_the_switch_down(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch, bake = yard.proxy.set_traffic, 2 * yard.policy.warm_seconds
+    plan = Strategy(bake=bake, analysis=BY_TENS.analysis)
+
+    async def switch_and_stall(endpoint: str, traffic: Traffic) -> None:
+        await switch(endpoint, traffic)
+        if traffic.active is not None and traffic.active.model_version == 2:
+            await yard.clock.sleep(1000)
+
+    async with yard.run() as engine:
+        monkeypatch.setattr(yard.proxy, "set_traffic", switch_and_stall)
+        rollout = await roll_beside(yard, engine, plan)
+        assert await yard.served_version() == 2
+    monkeypatch.undo()
+    before = await yard.server((await yard.store.get(Rollout, rollout.id)).previous_server_id)
+    change = engine.context.ledger.moved(  # as the next router's supervisor may, before anything else
+        before, "another server has the traffic", phase=ServerPhase.WARM, warm_until=yard.clock.now() + 1
+    )
+    await yard.store.apply(change)
+    async with yard.run() as engine:
+        assert (await stored(engine, rollout)).phase is RolloutPhase.BAKING
+        kept = (await yard.server(before.id)).warm_until
+        assert kept is not None
+        assert kept >= yard.clock.now() + bake
 
 
 async def test_what_only_a_shifting_rollout_can_do_is_refused_before_it_shifts(yard: Yard) -> None:
