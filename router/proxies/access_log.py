@@ -15,6 +15,7 @@ from router.core.tallies import CLIENT_GONE
 from router.proxies.base import Sample
 from router.proxies.durable import translate_storage_errors
 
+BODY_BROKE = 400  # Caddy's own answer to a request whose body it could not read
 MOST_BYTES = 8 * 2**20  # read in one call; after a longer gap the next call goes on from there
 
 
@@ -109,19 +110,22 @@ def read_samples(file: BinaryIO, start: int, most_bytes: int, samples: list[Samp
 
 def parse_line(line: bytes) -> Sample | None:
     """None: no server was chosen for it, a person tried the candidate by header, who may send what users do
-    not, or the line was torn when the machine went down."""
+    not, its body broke off, of which the server knows nothing, or the line was torn by a power cut."""
     try:
         entry = json.loads(line)
         if not entry.get("upstream") or entry.get("by_header"):
             return None
-        latency = entry["latency_ms"]
+        latency = entry["latency_ms"]  # no number without an answer from the server
+        answered = isinstance(latency, int | float)
+        if not answered and entry["status"] == BODY_BROKE:
+            return None
         return Sample(
             at=float(entry["ts"]),
             endpoint=entry["endpoint"],
             address=entry["upstream"],
             status=entry["status"] or CLIENT_GONE,  # Caddy writes 0
-            # Without an answer from the server there is no latency: then it is all the time it took.
-            seconds=latency / 1000 if isinstance(latency, int | float) else float(entry["duration"]),
+            # Of a server that gave none it is all the time that the request took.
+            seconds=latency / 1000 if answered else float(entry["duration"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -27,6 +27,14 @@ IDLE_UPSTREAM = "2s"
 NO_MODEL = "no model is serving yet"
 NO_MODEL_HINT = "Train and serve one: POST /admin/train_then_roll/TRAINER on the router's port."
 # A path goes into a placeholder and into a quoted string of an expression; nothing may end either.
+# What Go says of a request's body that breaks off or is no body, seen while it is passed on (net/http, both
+# its readers). Of a server it speaks with "EOF" alone, with the connection's addresses, or with "net/http:".
+BODY_BROKE = (
+    r"^(readfrom tcp [^ ]+: )?unexpected EOF$"
+    r"|^(invalid byte in chunk length|empty hex number for chunk length|http chunk length too large"
+    r"|malformed chunked encoding|chunked encoding contains too much non-data"
+    r"|header line too long|malformed MIME header.*)$"
+)
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./@+,=~-]*")
 
 
@@ -227,7 +235,10 @@ def explain_errors(layout: CaddyLayout) -> list[Json]:
     waited = f"{layout.retry_seconds:g} s"
     lost = "the model's server ended while it answered, answered nonsense, or did not listen for " + waited
     again = "Send the request again if it may be computed twice."
+    broke = {"expression": "{http.error.message}.matches('" + BODY_BROKE + "')"}
     return [
+        answer(400, "body_broke_off", "the request's body broke off or is not chunked as HTTP says",
+               "Send it whole, with its length or in chunks.", [broke]),
         answer(502, "server_lost", lost, again, [{"expression": "{http.error.status_code} == 502"}]),
         answer(504, "server_timeout", "the model's server could not be reached for " + waited, again,
                [{"expression": "{http.error.status_code} == 504"}]),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -10,8 +11,10 @@ import pytest
 from anyio import to_thread
 
 from router.core.errors import ProxyUnavailable
+from router.core.tallies import is_failure
 from router.core.traffic import Traffic
 from router.proxies.admin_api import AdminApi, CaddyRefused
+from router.proxies.base import Sample
 from router.proxies.caddy_config import build_config, render_config
 from router.proxies.caddy_slots import CaddySlots
 from router.proxies.config_keeper import ConfigKeeper
@@ -87,6 +90,84 @@ async def test_requests_that_find_nobody_wait_for_the_next_server(stand: Proxied
     finally:
         dead.kill()
         heir.kill()
+
+
+BROKEN_CHUNKS = [
+    b"ZZ\r\nabc\r\n0\r\n\r\n",
+    b"\r\n",
+    b"-5\r\nx",
+    b"fffffffffffffffff\r\nx",
+    b"5\r\nabcde5\r\nabcde\r\n0\r\n\r\n",
+    b"5;" + b"a" * 70_000 + b"\r\nabcde\r\n0\r\n\r\n",
+    b"1;a=bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\nx\r\n" * 20_000,
+    b"5\r\nabcde\r\n0\r\nno trailer\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("sent", BROKEN_CHUNKS, ids=range(len(BROKEN_CHUNKS)))
+async def test_a_body_that_is_none_is_its_senders_fault_and_no_sample_of_the_server(
+    stand: Proxied, tmp_path: Path, sent: bytes
+) -> None:
+    server = UpstreamProcess(tmp_path).start()
+    try:
+        await stand.serve(server.address)
+        _, cursor = await stand.driver.samples(None)
+        async with posting(stand, b"Transfer-Encoding: chunked\r\n\r\n" + sent) as (reader, _):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+            await reader.readuntil(b'"code": "body_broke_off"')
+        samples = await samples_until_a_whole_one(stand, cursor)
+        assert [sample.status for sample in samples] == [200]
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    "half",
+    [b"Content-Length: 100\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc"],
+    ids=["length", "chunks"],
+)
+async def test_an_upload_that_breaks_off_is_no_failure_of_the_server(
+    stand: Proxied, tmp_path: Path, half: bytes
+) -> None:
+    server = UpstreamProcess(tmp_path).start()
+    try:
+        await stand.serve(server.address)
+        _, cursor = await stand.driver.samples(None)
+        async with posting(stand, half) as (reader, writer):
+            writer.write_eof()
+            await reader.read()
+        samples = await samples_until_a_whole_one(stand, cursor)
+        assert [sample.status for sample in samples if is_failure(sample.status)] == []
+    finally:
+        server.kill()
+
+
+@asynccontextmanager
+async def posting(
+    stand: Proxied, sent: bytes
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection on which a POST was begun, with these headers and body."""
+    url = stand.client.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        writer.write(b"POST /broken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + sent)
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):  # Caddy resets what it does not read to its end
+            await writer.wait_closed()
+
+
+async def samples_until_a_whole_one(stand: Proxied, cursor: str) -> list[Sample]:
+    """Caddy writes its log in the order of the answers, so a broken one comes first."""
+    assert (await stand.client.post("/whole", content=b"{}")).status_code == 200
+    found: list[Sample] = []
+    async with asyncio.timeout(30):
+        while not any(sample.status == 200 for sample in found):  # no event tells that it was written
+            new, cursor = await stand.driver.samples(cursor)
+            found += new
+            await asyncio.sleep(0.01)
+    return found
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -149,6 +149,13 @@ def test_a_client_that_hung_up_is_told_from_a_server_that_failed() -> None:
     assert sample.status == 499
 
 
+def test_a_server_is_not_judged_by_a_body_that_broke_off() -> None:
+    assert parse_line(line(1, status=400, latency_ms=None).encode()) is None
+    refused = parse_line(line(1, status=400).encode())
+    assert refused is not None
+    assert refused.status == 400
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "null", '{"ts": 1}', line(1, upstream=""), line("x"), line(None), '{"upstream": "a"}'],
