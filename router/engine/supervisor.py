@@ -18,7 +18,7 @@ from router.core.workload import WorkloadState
 from router.engine.aliasing import alias_follows, sync_alias
 from router.engine.chores import Chores
 from router.engine.closing import Closing
-from router.engine.context import Context
+from router.engine.context import Context, upstream_of
 from router.engine.ledger import endpoint_topic
 from router.engine.listing import SharedListing
 from router.engine.racing import wait_any
@@ -72,15 +72,29 @@ class Supervisor:
         """Somebody has deleted what users' requests go by: each of them fails until it is there again."""
         try:
             await self._context.proxy.ensure_endpoints([endpoint])
+            await self._give_back(endpoint)
         except SwitchyardError as error:
             log.warning("an endpoint cannot be put back", endpoint=endpoint, error=error.message)
         return self._context.clock.now() + FAILED_LOOK_SECONDS
+
+    async def _give_back(self, endpoint: str) -> None:
+        """An older state may have come back, or none. Then the store is what knows who had the traffic.
+
+        The first of those with traffic: a candidate with a share, which gets it again, is younger.
+        """
+        async with self._context.traffic_locks[endpoint]:
+            traffic = await self._context.proxy.read_traffic(endpoint)
+            had = [s for s in await self._servers.live(endpoint) if s.phase is ServerPhase.READY]
+            if had and not any(traffic.names(server.id) for server in had):
+                await self._context.proxy.set_traffic(endpoint, Traffic(active=upstream_of(had[0])))
 
     async def look(self, endpoint: str, group: TaskGroup) -> float | None:
         """One pass. Returns when the next one is due at the latest (epoch seconds), None if nothing is."""
         if (await self._ledger.latest(Endpoint, endpoint)).phase is EndpointPhase.CLOSING:
             return await self._take_apart(endpoint, group)
         async with self._context.traffic_locks[endpoint]:
+            if await self._context.proxy.mend_traffic(endpoint):
+                log.warning("what the proxy reads was written anew: it had been changed", endpoint=endpoint)
             traffic = await self._context.proxy.read_traffic(endpoint)
             servers = await self._servers.live(endpoint)
             if traffic.active is not None and all(s.id != traffic.active.server_id for s in servers):

@@ -46,6 +46,12 @@ class Proxy(Protocol):
         driver's switch is on disk.
         """
 
+    async def mend_traffic(self, endpoint: str) -> bool:
+        """Whether somebody had changed or deleted what the proxy reads, and it had to be written anew.
+
+        Raises UnknownEndpoint.
+        """
+
     async def named_addresses(self) -> frozenset[str]:
         """Every address that traffic names, or named and may name again: none may become another server's."""
 

@@ -80,6 +80,9 @@ class CaddyProxy(ABC):
     async def read_traffic(self, endpoint: str) -> Traffic:
         return self._slots.read(endpoint)
 
+    async def mend_traffic(self, endpoint: str) -> bool:
+        return await to_thread.run_sync(self._slots.mend, endpoint, limiter=self._threads)
+
     async def named_addresses(self) -> frozenset[str]:
         return await to_thread.run_sync(self._slots.named_addresses, limiter=self._threads)
 

@@ -62,6 +62,11 @@ class MemoryProxy:
         self._traffic[endpoint] = traffic
         self.history.append((endpoint, traffic))
 
+    async def mend_traffic(self, endpoint: str) -> bool:
+        self._fail_if_told()
+        self._find(endpoint)
+        return False
+
     async def named_addresses(self) -> frozenset[str]:
         self._fail_if_told()
         held = [traffic for endpoint, traffic in self.history if endpoint in self._traffic]

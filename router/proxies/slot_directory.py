@@ -54,7 +54,7 @@ class SlotDirectories:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
                 for home in homes:
-                    if (home / "current").is_symlink():
+                    if (home / "current" / "traffic.json").exists():
                         continue
                     if home.is_dir() and self._restore(home):
                         continue
@@ -117,6 +117,18 @@ class SlotDirectories:
             self._switch(home, traffic)
         self._prune(home)
 
+    def mend(self, name: str) -> bool:
+        """Whether what Caddy reads was no longer what `traffic.json` says: then all of it is written anew."""
+        home = self._home(name)
+        with self._writing, translate_storage_errors(f"reading the slot directory of {name}"):
+            traffic = self.read(name)
+            current = home / "current"
+            if all(_reads(current / file, text) for file, text in self._texts(traffic).items()):
+                return False
+            self._switch(home, traffic)
+        self._prune(home)
+        return True
+
     def _restore(self, home: Path) -> bool:
         """Whether there was a last state to go back to: a backup may have come back without its symlinks."""
         for number in sorted(self._numbers(home), reverse=True):
@@ -143,14 +155,13 @@ class SlotDirectories:
         except FileNotFoundError as error:
             raise UnknownEndpoint(f"there is no endpoint {path.parent.parent.name}") from error
 
-    def _switch(self, home: Path, traffic: Traffic) -> None:
+    def _texts(self, traffic: Traffic) -> dict[str, str]:
+        """Of the files that Caddy reads."""
         active, candidate = self.addresses(traffic)
-        files = {
-            "active": active,
-            "candidate": candidate,
-            "cut": cut_of(traffic),
-            "traffic.json": traffic.model_dump_json(indent=1),
-        }
+        return {"active": active, "candidate": candidate, "cut": cut_of(traffic)}
+
+    def _switch(self, home: Path, traffic: Traffic) -> None:
+        files = {**self._texts(traffic), "traffic.json": traffic.model_dump_json(indent=1)}
         new = home / str(1 + max(self._numbers(home), default=0))
         current = home / "current"
         old = current.readlink() if current.is_symlink() else None
@@ -193,6 +204,13 @@ class SlotDirectories:
 
     def _numbers(self, home: Path) -> list[int]:
         return [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
+
+
+def _reads(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except FileNotFoundError:
+        return False
 
 
 def cut_of(traffic: Traffic) -> str:

@@ -143,6 +143,15 @@ async def test_an_address_that_was_named_lately_is_still_taken(bench: Bench) -> 
     assert await bench.proxy.named_addresses() >= {bench.first.address, bench.second.address}
 
 
+async def test_traffic_that_nobody_has_touched_needs_no_mending(bench: Bench) -> None:
+    traffic = Traffic(active=bench.first, candidate=bench.second, weight=25)
+    await bench.proxy.set_traffic("default", traffic)
+    assert not await bench.proxy.mend_traffic("default")
+    assert await bench.proxy.read_traffic("default") == traffic
+    with pytest.raises(UnknownEndpoint):
+        await bench.proxy.mend_traffic("iris")
+
+
 async def test_a_removed_endpoint_is_unknown(bench: Bench) -> None:
     await bench.proxy.ensure_endpoints(["iris"])
     await bench.proxy.remove_endpoints(["iris"])

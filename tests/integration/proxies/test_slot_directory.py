@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,34 @@ def test_slots_that_lost_their_current_go_back_to_their_last_whole_state(tmp_pat
     assert slots.read("default") == NEW
     slots.write("default", OLD)
     assert slots.read("default") == OLD
+
+
+def test_slots_whose_current_leads_nowhere_go_back_to_their_last_whole_state(tmp_path: Path) -> None:
+    slots = make_slots(tmp_path)
+    slots.write("default", NEW)
+    shutil.rmtree((tmp_path / "default" / "current").resolve())
+    with pytest.raises(UnknownEndpoint):
+        slots.mend("default")
+    assert slots.create(["default"]) == []
+    assert slots.read("default") == OLD
+
+
+@pytest.mark.parametrize("file", ["active", "candidate", "cut"])
+@pytest.mark.parametrize("text", [None, "", "127.0.0.1:9"])
+def test_what_caddy_reads_is_mended_from_what_it_should_say(
+    tmp_path: Path, file: str, text: str | None
+) -> None:
+    slots = make_slots(tmp_path)
+    slots.write("default", NEW)
+    assert not slots.mend("default")
+    current = tmp_path / "default" / "current"
+    whole = files_of(tmp_path)
+    (current / file).unlink()
+    if text is not None:
+        (current / file).write_text(text)
+    assert slots.mend("default")
+    assert files_of(tmp_path) == whole
+    assert not slots.mend("default")
 
 
 def test_an_endpoint_that_was_removed_does_not_come_back_with_its_name(tmp_path: Path) -> None:

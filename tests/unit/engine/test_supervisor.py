@@ -1,5 +1,6 @@
 """Servers that die, and routers that die: users go on getting the right model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -185,10 +186,34 @@ async def test_a_full_store_does_not_keep_the_server_before_from_taking_over(yar
 
 async def test_an_endpoint_that_somebody_has_deleted_is_put_back(yard: Yard) -> None:
     async with yard.run() as engine:
-        await yard.roll(engine, yard.add_version())
+        rollout = await yard.roll(engine, yard.add_version())
+        before = await yard.proxy.read_traffic("default")
         del yard.proxy._traffic["default"]
         await yard.clock.advance(60)
-        assert await yard.proxy.endpoints() == ["default"]
+        assert await yard.proxy.read_traffic("default") == before
+        assert yard.runtime.running() == [rollout.server_id]
+
+
+async def test_slots_that_come_back_older_than_they_were_do_not_take_users_to_an_older_server(
+    yard: Yard,
+) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        older = await yard.proxy.read_traffic("default")
+        rollout = await yard.roll(engine, yard.add_version())
+        ensure = yard.proxy.ensure_endpoints
+
+        async def restore(names: Sequence[str]) -> None:
+            await ensure(names)
+            yard.proxy._traffic["default"] = older
+
+        del yard.proxy._traffic["default"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(yard.proxy, "ensure_endpoints", restore)
+            await yard.clock.advance(60)
+        active = (await yard.proxy.read_traffic("default")).active
+        assert active is not None
+        assert active.server_id == rollout.server_id
 
 
 async def test_a_server_that_hangs_is_not_called_healthy_and_status_does_not_wait_for_it(yard: Yard) -> None:
