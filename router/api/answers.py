@@ -116,9 +116,9 @@ async def answer_training_then_rollout(engine: Engine, training: Training, rollo
 
 
 def rollout_failure(rollout: Rollout) -> Failure:
-    return rollout.failure or Failure(
-        code="rolled_back", message="a rollback took back what this rollout had switched", status=409
-    )
+    """Of one that has ended otherwise than it should."""
+    assert rollout.failure is not None
+    return rollout.failure
 
 
 def _rollout_problem(rollout: Rollout, failure: Failure) -> dict[str, Any]:

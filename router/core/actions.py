@@ -138,7 +138,7 @@ class AbortRollout:
     """Record how it ends, before the candidate is put away."""
 
     outcome: RolloutPhase
-    failure: Failure | None
+    failure: Failure
 
 
 @dataclass(frozen=True)

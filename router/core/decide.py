@@ -203,7 +203,7 @@ def _is_applied(rollout: Rollout, traffic: Traffic) -> bool:
 def _decide_switched_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAction:
     """Users get the candidate already, so an abort comes too late; a rollback takes over where it stands."""
     if rollout.preempted:
-        return AbortRollout(RolloutPhase.ROLLED_BACK, rollout.failure)
+        return AbortRollout(RolloutPhase.ROLLED_BACK, rollout.failure or _taken_back(rollout))
     if rollout.phase is RolloutPhase.SHIFTING:
         return RecordShift()
     active = seen.traffic.active
@@ -264,6 +264,14 @@ def _died_in_the_bake(rollout: Rollout) -> Failure:
     )
 
 
+def _taken_back(rollout: Rollout) -> Failure:
+    return Failure(
+        code="rolled_back",
+        message=f"a rollback took back what the rollout of {rollout.model_uri} had switched",
+        status=409,
+    )
+
+
 def _aborted(rollout: Rollout) -> Failure:
     why = "a rollback took its place" if rollout.preempted else "it was aborted"
     return Failure(
@@ -293,10 +301,13 @@ def _candidate_died(rollout: Rollout, candidate: WorkloadState | None) -> Failur
         how = "ran out of memory"
     else:
         how = f"exited with {candidate.exit_code}"
+    if rollout.weight:
+        when = f"while it had {rollout.weight:g}% of the traffic; users got back what they had"
+    else:
+        when = "before it got traffic; the active server was left as it was"
     return Failure(
         code="candidate_unhealthy",
-        message=f"the candidate for {rollout.model_uri} {how} before it got traffic;"
-        " the active server was left as it was",
+        message=f"the candidate for {rollout.model_uri} {how} {when}",
         hint="the end of its log is in `logs_tail`",
         status=503,
     )

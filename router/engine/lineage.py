@@ -94,7 +94,8 @@ async def _trace_training(context: Context, lineage: Lineage) -> None:
     named += [known.tags.get(TRAINING_TAG) for known in (lineage.run, lineage.version) if known]
     training_id = next(filter(None, named), None)
     if training_id is None:
-        lineage.missing["training"] = "no training of this router made it, as far as is known"
+        untold = lineage.missing.get("version")  # whose tags would say
+        lineage.missing["training"] = untold or "no training of this router made it, as far as is known"
         return
     try:
         lineage.training = await context.store.get(Training, training_id)

@@ -302,14 +302,14 @@ class RolloutActions:
         self,
         rollout: Rollout,
         outcome: RolloutPhase,
-        failure: Failure | None,
+        failure: Failure,
         finding: Judgement | None = None,
         **changes: Any,
     ) -> None:
         """Only a note: whatever takes time comes after the traffic has gone back."""
         await self._ledger.move(
             rollout,
-            failure.message if failure else "a rollback takes over",
+            failure.message,
             phase=RolloutPhase.ABORTING,
             outcome=outcome,
             failure=failure,

@@ -335,6 +335,16 @@ async def test_without_mlflow_lineage_tells_what_the_router_knows_and_what_is_mi
         assert traced["promotion"]["reason"] == "November"
 
 
+async def test_without_mlflow_lineage_does_not_say_that_no_training_made_a_version(yard: Yard) -> None:
+    version = yard.add_version()
+    async with calling(yard) as (client, _):
+        await roll(yard, client, version)
+        known = (await client.get("/lineage")).json()["missing"]["training"]
+        assert known == "no training of this router made it, as far as is known"
+        yard.registry.fail_with(RegistryUnavailable("MLflow is away"))
+        assert (await client.get("/lineage")).json()["missing"]["training"] == "MLflow is away"
+
+
 async def test_after_a_rollback_the_promoter_is_who_rolled_back_and_the_proof_is_the_first_ones(
     yard: Yard,
 ) -> None:

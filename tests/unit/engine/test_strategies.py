@@ -178,7 +178,7 @@ async def test_a_candidate_that_dies_with_a_share_gives_it_back_at_once(yard: Ya
         failed = await stored(engine, rollout)
         assert failed.phase is RolloutPhase.FAILED
         assert failed.failure is not None
-        assert "139" in failed.failure.message
+        assert "exited with 139 while it had 10% of the traffic" in failed.failure.message
 
 
 async def test_an_active_server_that_dies_is_replaced_and_the_candidate_keeps_its_share(yard: Yard) -> None:
@@ -204,6 +204,16 @@ async def test_another_router_goes_on_with_the_step_that_it_finds(yard: Yard) ->
         assert await share(yard) == (rollout.server_id, 50)
         await yard.clock.advance(31)
         assert await yard.served_version() == 2
+
+
+async def test_a_rollout_that_a_person_takes_back_says_so(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, Strategy(bake=600, analysis=BY_TENS.analysis))
+        await yard.roll_back(engine)
+        taken_back = await stored(engine, rollout)
+        assert taken_back.phase is RolloutPhase.ROLLED_BACK
+        assert taken_back.failure is not None
+        assert taken_back.failure.code == "rolled_back"
 
 
 async def test_the_next_rollout_cuts_a_bake_short(yard: Yard) -> None:
