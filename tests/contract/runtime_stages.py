@@ -14,6 +14,7 @@ from router.runtimes.memory import Behaviour, MemoryRuntime
 from router.runtimes.process import ProcessRuntime
 from tests.services import docker_puppets
 from tests.services.docker_puppets import Puppets
+from tests.services.ports import WORKSHOP_PORTS, choose_mine
 
 OBEDIENT, STUBBORN, MISSING = "obedient", "stubborn", "missing"
 LIMIT_SECONDS = 60
@@ -127,7 +128,7 @@ class ProcessStage(PlainNames):
         runtime = ProcessRuntime(
             state=self._directory / "state",
             project_root=self._project,
-            ports=range(20_000, 30_000),
+            ports=choose_mine(*WORKSHOP_PORTS),
             environment={"PATH": os.environ["PATH"]},
             build_environment={},
         )

@@ -24,7 +24,7 @@ import concurrent.futures, json, socket, sys
 def ask(target):
     host, _, port = target.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=2) as connection:
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
             connection.sendall(f"GET / HTTP/1.0\\r\\nHost: {target}\\r\\n\\r\\n".encode())
             return connection.makefile("rb").read().partition(b"\\r\\n\\r\\n")[2].decode()
     except OSError:

@@ -12,6 +12,7 @@ from tests.e2e.test_demo import make
 from tests.services.engine import run_docker
 from tests.services.marks import new_mark
 from tests.services.ports import find_free_port
+from tests.services.waiting import wait_for
 
 PORTS = ("ROUTER_PORT", "PROXY_PUBLIC_PORT", "MLFLOW_SERVICE_PORT")
 
@@ -55,5 +56,11 @@ def test_the_demo_on_docker_trains_and_serves_in_containers(
 
     run_docker(docker_host, "kill", server)
     public = f"http://localhost:{installation['PROXY_PUBLIC_PORT']}/ping"
-    assert httpx.get(public, timeout=60, trust_env=False).status_code == 200
+    # A new one takes a few seconds: a request waits for it, but on a busy machine not long enough.
+    wait_for(
+        lambda: httpx.get(public, timeout=60, trust_env=False).status_code == 200,
+        "a server in place of the killed one",
+        120,
+        lambda: run_docker(docker_host, *ours),
+    )
     assert run_docker(docker_host, *ours).split() != [server]

@@ -24,7 +24,8 @@ from tests.services.tcp import FixedAnswer, Link, listen, never_answer
 
 pytestmark = pytest.mark.anyio
 
-QUICK = Patience(connect=0.5, answer=0.5, total=5)
+QUICK = Patience(connect=0.5, answer=0.5, total=60)
+AT_LEISURE = Patience(answer=30, total=50)  # for many calls at once
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +193,8 @@ async def test_two_that_create_one_experiment_at_the_same_moment_share_it(open_s
         runs.setdefault(experiment, set()).add(await registry.create_run(experiment, training_id, {}))
 
     async with (
-        registry_at(open_server.url) as router,
-        registry_at(open_server.url) as trainer,
+        registry_at(open_server.url, AT_LEISURE) as router,
+        registry_at(open_server.url, AT_LEISURE) as trainer,
         anyio.create_task_group() as group,
     ):
         for number in range(8):
@@ -206,7 +207,7 @@ async def test_two_that_create_one_experiment_at_the_same_moment_share_it(open_s
 async def test_many_tasks_at_once_each_get_their_own_answer(
     open_server: MlflowServer, experiment: str
 ) -> None:
-    async with registry_at(open_server.url, Patience(answer=30, total=50)) as registry:
+    async with registry_at(open_server.url, AT_LEISURE) as registry:
         run_id = await registry.create_run(experiment, "trn_1", {})
         uri = MlflowTrainer(open_server.url).log_model(run_id, input_example=b'{"inputs": [1]}')
         await registry.register(experiment, run_id, uri)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import anyio
 import httpx
@@ -25,7 +26,7 @@ from tests.services.waiting import wait_for
 SOURCES = ROOT / "tests" / "sources"
 WAIT_SECONDS = 60.0
 # Reading certificates would cost 20 ms for each call.
-PLAIN: dict[str, Any] = {"verify": False, "trust_env": False}
+PLAIN: dict[str, Any] = {"verify": False, "trust_env": False, "timeout": 60}
 PORT_BLOCK = 200  # of server ports for one yard; blocks lie below the kernel's ephemeral range
 
 
@@ -101,7 +102,7 @@ class Yard:
 
     def _leads(self) -> bool:
         try:
-            return httpx.get(f"{self.router_url}/status", timeout=5, **PLAIN).status_code == 200
+            return httpx.get(f"{self.router_url}/status", **PLAIN).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -126,7 +127,9 @@ class Yard:
     # --- what a test asks -------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
-        return httpx.request(method, f"{self.router_url}{path}", json=body, timeout=120, **PLAIN, **options)
+        """The first training of a source also installs its packages."""
+        patient = PLAIN | {"timeout": 900}
+        return httpx.request(method, f"{self.router_url}{path}", json=body, **patient, **options)
 
     def post(self, path: str, body: object = None, status: int = 200) -> dict[str, Any]:
         """Fails unless the answer has this status."""
@@ -141,9 +144,14 @@ class Yard:
         found: dict[str, Any] = answer.json()
         return found
 
-    def predict(self, body: object = None, timeout: float = 30, **options: Any) -> httpx.Response:
+    def predict(self, body: object = None, endpoint: str | None = None, **options: Any) -> httpx.Response:
+        """Sent again only if a reload of Caddy has dropped it."""
         sent = body if body is not None else {"inputs": [[1.0]]}
-        return httpx.post(f"{self.public_url}/invocations", json=sent, timeout=timeout, **PLAIN, **options)
+        path = "/invocations" if endpoint is None else f"/endpoints/{endpoint}/invocations"
+        for attempt in self.reloads.attempts():
+            with attempt:
+                return httpx.post(f"{self.public_url}{path}", json=sent, **(PLAIN | options))
+        raise AssertionError("attempts end by an answer or an error")
 
     def traffic(self, endpoint: str = "default") -> dict[str, Any]:
         """What the slot directory says, whoever runs."""
@@ -154,7 +162,7 @@ class Yard:
 
     def alias(self, name: str, alias: str = "deployed") -> int | None:
         url = f"{self.mlflow_url}/api/2.0/mlflow/registered-models/alias"
-        answer = httpx.get(url, params={"name": name, "alias": alias}, timeout=30, **PLAIN)
+        answer = httpx.get(url, params={"name": name, "alias": alias}, **PLAIN)
         return int(answer.json()["model_version"]["version"]) if answer.status_code == 200 else None
 
     def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
@@ -162,10 +170,10 @@ class Yard:
 
 
 def choose_ports() -> str:
-    """A block of server ports that no other xdist worker of this run uses."""
+    """A block of server ports that no other xdist worker of this run uses, nor, most likely, another run."""
+    run = crc32(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())).encode())
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    block = (os.getpid() * 7 + worker) % 50
-    first = 20_000 + block * PORT_BLOCK
+    first = 20_000 + (run + worker) % 50 * PORT_BLOCK
     return f"{first}-{first + PORT_BLOCK - 1}"
 
 

@@ -107,8 +107,8 @@ def check_serves(yard: Yard, model: str, version: int) -> str:
     assert [(server.id, server.address) for server in ready] == [(active["server_id"], active["address"])]
     status = yard.get("/status")
     assert (status["server_id"], status["model_version"]) == (active["server_id"], version)
-    assert status["healthy"]
     assert status["model_alias"] == "deployed"
+    yard.wait_for(lambda: bool(yard.get("/status")["healthy"]), "a ping that a busy machine answers in time")
     answer = yard.predict()
     assert answer.status_code == 200
     assert answer.headers["x-served-by"] == active["address"]

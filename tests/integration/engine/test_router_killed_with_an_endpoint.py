@@ -2,14 +2,13 @@
 
 import uuid
 
-import httpx
 import pytest
 
 from router.core.models import Endpoint, EndpointPhase, Server, ServerPhase
 from tests.integration.engine.aftermath import check_serves, read_records, wait_until_at_rest
 from tests.integration.engine.killing import kill_router_at
 from tests.integration.engine.stage import Stage
-from tests.services.yard import PLAIN, Yard
+from tests.services.yard import Yard
 
 RECORDED = ["endpoint:open:after", "routes"]
 IN_A_REMOVAL = [
@@ -28,14 +27,6 @@ def name() -> str:
     return f"fraud-{uuid.uuid4().hex[:8]}"
 
 
-def ask(yard: Yard, name: str) -> httpx.Response:
-    url = f"{yard.public_url}/endpoints/{name}/invocations"
-    for attempt in yard.reloads.attempts():
-        with attempt:
-            return httpx.post(url, json={"inputs": [[1.0]]}, timeout=30, **PLAIN)
-    raise AssertionError("attempts end by an answer or an error")
-
-
 def find_phase(yard: Yard, name: str) -> EndpointPhase | None:
     return next((found.phase for found in read_records(yard, Endpoint) if found.id == name), None)
 
@@ -50,7 +41,7 @@ def check_gone(yard: Yard, name: str) -> None:
     assert not (yard.state / "slots" / name).exists()
     servers = [server for server in read_records(yard, Server) if server.endpoint == name]
     assert {server.phase for server in servers} <= {ServerPhase.STOPPED}
-    assert ask(yard, name).json()["error"]["code"] == "unknown_endpoint"
+    assert yard.predict(endpoint=name).json()["error"]["code"] == "unknown_endpoint"
 
 
 @pytest.mark.parametrize("point", RECORDED)
@@ -58,9 +49,11 @@ def test_endpoints_whose_adding_was_recorded_are_added(stage: Stage, name: str, 
     yard, names = stage.yard, (name, f"{name}-too")
     kill_router_at(yard, point, lambda yard: add(yard, *names))
     yard.start_router()
-    yard.wait_for(lambda: {ask(yard, each).status_code for each in names} == {503}, "both to be routed")
+    yard.wait_for(
+        lambda: {yard.predict(endpoint=each).status_code for each in names} == {503}, "both to be routed"
+    )
     yard.post("/admin/roll", {"name": stage.model, "ref": stage.other, "endpoint": name})
-    assert ask(yard, name).json()["predictions"] == [stage.other]
+    assert yard.predict(endpoint=name).json()["predictions"] == [stage.other]
     assert check_serves(yard, stage.model, stage.served) == stage.server_id
     for each in names:
         yard.call("DELETE", f"/admin/endpoints/{each}")
@@ -74,9 +67,9 @@ def test_endpoints_whose_adding_was_not_recorded_are_not_there_and_can_be_added(
     kill_router_at(yard, "endpoint:open:before", lambda yard: add(yard, name))
     yard.start_router()
     assert yard.call("GET", f"/admin/endpoints/{name}").status_code == 404
-    assert ask(yard, name).status_code == 404
+    assert yard.predict(endpoint=name).status_code == 404
     add(yard, name)
-    assert ask(yard, name).status_code == 503
+    assert yard.predict(endpoint=name).status_code == 503
     yard.call("DELETE", f"/admin/endpoints/{name}")
     check_gone(yard, name)
 
@@ -100,12 +93,12 @@ def test_a_removal_that_was_not_recorded_leaves_the_endpoint_as_it_is(stage: Sta
     add(yard, name)
     yard.post("/admin/roll", {"name": stage.model, "ref": stage.other, "endpoint": name})
     wait_until_at_rest(yard)
-    before = ask(yard, name).json()["server"]
+    before = yard.predict(endpoint=name).json()["server"]
     kill_router_at(
         yard, "endpoint:closing:before", lambda yard: yard.call("DELETE", f"/admin/endpoints/{name}")
     )
     yard.start_router()
     assert yard.get(f"/admin/endpoints/{name}")["phase"] == "open"
-    assert ask(yard, name).json()["server"] == before
+    assert yard.predict(endpoint=name).json()["server"] == before
     yard.call("DELETE", f"/admin/endpoints/{name}")
     check_gone(yard, name)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tests.integration.modelkit.tracking import Tracking, TrainedVersion
 from tests.services.mlflow_server import MlflowServer, run_mlflow_server
 from tests.services.model_environment import make_model_python, model_environment
 
+SERVER = ("-m", "modelkit.serve")
 SOURCE = ROOT / "model-images" / "sklearn-model-1"
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -63,13 +64,15 @@ def trained(train: Train, tracking: Tracking) -> TrainedVersion:
 def serve(model_python: Path, tracking: Tracking, tmp_path_factory: pytest.TempPathFactory) -> Serve:
     """`with serve(model_uri, VARIABLE=value, ...) as server`: a reference server for that block."""
 
-    def describe(model_uri: str, *, await_answers: bool = True, **variables: str) -> ModelServer:
+    def describe(
+        model_uri: str, *, await_answers: bool = True, program: Sequence[str] = SERVER, **variables: str
+    ) -> ModelServer:
         def environment(port: int) -> dict[str, str]:
             address = {"SERVE_HOST": "127.0.0.1", "SERVE_PORT": str(port)}
             return model_environment(tracking.url, **{"SERVE_MODEL_URI": model_uri, **address, **variables})
 
         return ModelServer(
-            lambda _port: [str(model_python), "-m", "modelkit.serve"],
+            lambda _port: [str(model_python), *program],
             environment,
             tmp_path_factory.mktemp("server"),
             await_answers=await_answers,

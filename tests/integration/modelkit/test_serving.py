@@ -22,6 +22,13 @@ from tests.services.processes import POLL_SECONDS
 
 REQUEST = json.dumps({"dataframe_split": SPLIT}).encode()
 DEADLINE = 60  # seconds
+# A busy machine may stop a client between two of its steps for longer than a server in use waits for it.
+LEAVE_SLOWLY = """
+from modelkit.serve import __main__, leaving
+
+leaving._SECONDS, leaving._SECONDS_TO_DRAIN = 3, 2
+__main__.main()
+"""
 
 # Its prediction says that it has begun and then waits to be released, both through files of its folder.
 PATIENT = """
@@ -159,7 +166,10 @@ def test_a_server_that_is_told_to_end_under_load_loses_no_request(
     serve: Serve, trained: TrainedVersion, workers: str
 ) -> None:
     """On connections that it kept open: a client learns from an answer that it has to leave."""
-    with serve(trained.uri, SERVE_WORKERS=workers) as server, ThreadPoolExecutor() as pool:
+    with (
+        serve(trained.uri, program=("-c", LEAVE_SLOWLY), SERVE_WORKERS=workers) as server,
+        ThreadPoolExecutor() as pool,
+    ):
 
         def ask_until_told_to_leave() -> int:
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
@@ -187,7 +197,10 @@ def test_a_server_that_is_told_to_end_answers_whoever_has_connected(
     serve: Serve, trained: TrainedVersion, workers: str
 ) -> None:
     """Each request on a connection of its own: a client learns that it has to leave by being refused one."""
-    with serve(trained.uri, SERVE_WORKERS=workers) as server, ThreadPoolExecutor(32) as pool:
+    with (
+        serve(trained.uri, program=("-c", LEAVE_SLOWLY), SERVE_WORKERS=workers) as server,
+        ThreadPoolExecutor(32) as pool,
+    ):
 
         def ask_until_refused() -> int:
             for count in itertools.count():

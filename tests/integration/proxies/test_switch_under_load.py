@@ -1,31 +1,17 @@
 """Four kinds of clients ask all the time while traffic goes back and forth: nobody may lose a request."""
 
 import asyncio
-import json
-import sys
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 from bench.load import KINDS
 from router.proxies.caddy_slots import CaddySlots
-from scripts.service_commands import ROOT
-from tests.services.proxied import Proxied, open_proxied
+from tests.services.clients import four_kinds_of_clients
+from tests.services.proxied import open_proxied
 from tests.services.upstream import UpstreamProcess
 
-REQUESTS = 2400
+SWITCHES = 150
 RATE = 210
 PAUSE_SECONDS = 0.05  # between switches, so that several requests fall between two and many across each
-
-
-async def switch_until(clients: asyncio.subprocess.Process, stand: Proxied, addresses: list[str]) -> int:
-    """How often, until the clients have ended."""
-    for switches in count():
-        if clients.returncode is not None:
-            break
-        await stand.serve(addresses[switches % len(addresses)])
-        await asyncio.sleep(PAUSE_SECONDS)
-    return switches
 
 
 async def test_a_switch_loses_no_request_of_any_kind_of_client(
@@ -36,23 +22,16 @@ async def test_a_switch_loses_no_request_of_any_kind_of_client(
     try:
         async with open_proxied(CaddySlots, socket_directory) as stand:
             await stand.serve(addresses[0])
-            options = [f"--rate={RATE}", f"--requests={REQUESTS}", "--slow-upload"]
-            clients = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bench.load", stand.url, *options),
-                stdout=asyncio.subprocess.PIPE,
-                cwd=ROOT,
-            )
-            switching = asyncio.create_task(switch_until(clients, stand, addresses))
-            output, _ = await clients.communicate()
-            switches = await switching
+            with four_kinds_of_clients(stand.url, tmp_path / "load.json", RATE, "--slow-upload") as load:
+                for number in range(SWITCHES):
+                    await stand.serve(addresses[number % len(addresses)])
+                    await asyncio.sleep(PAUSE_SECONDS)
     finally:
         for server in servers:
             server.kill()
-    report: dict[str, Any] = json.loads(output)
+    report = load.report
     assert report["reasons"] == {}
     assert report["failed"] == 0
-    assert report["requests"] >= REQUESTS
     assert set(report["by_kind"]) == set(KINDS)
-    assert switches >= 100
     assert set(report["served_by"]) == set(addresses)
-    assert min(report["served_by"].values()) > REQUESTS / 10
+    assert min(report["served_by"].values()) > SWITCHES

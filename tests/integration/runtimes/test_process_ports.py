@@ -7,7 +7,7 @@ import pytest
 
 from router.core.errors import LaunchFailed
 from router.runtimes.process_ports import Ports
-from tests.services.ports import find_free_port
+from tests.services.ports import find_free_port, is_free
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -18,17 +18,8 @@ def block() -> range:
     while True:
         first = find_free_port()
         block = range(first, first + 6)
-        if block[-1] < 65_536 and all(can_listen(port) for port in block):
+        if block[-1] < 65_536 and all(is_free(port) for port in block):
             return block
-
-
-def can_listen(port: int) -> bool:
-    with socket.socket() as listener:
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def test_a_port_comes_back_only_after_all_others(block: range, tmp_path: Path) -> None:

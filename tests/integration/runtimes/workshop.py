@@ -15,6 +15,7 @@ from router.core.specs import Resources
 from router.runtimes.base import Role, Runtime, Workload, WorkloadState
 from router.runtimes.process import ProcessRuntime
 from tests.contract.runtime_stages import LIMIT_SECONDS, Listener
+from tests.services.ports import WORKSHOP_PORTS, choose_mine
 
 FOREVER = "import signal\nprint('ready', flush=True)\nwhile True: signal.pause()\n"
 
@@ -55,7 +56,7 @@ class Workshop:
         arguments: dict[str, Any] = {
             "state": self.state,
             "project_root": self.project,
-            "ports": range(20_000, 30_000),
+            "ports": choose_mine(*WORKSHOP_PORTS),
             "environment": environment,
             "build_environment": {**environment, **packages},
         }

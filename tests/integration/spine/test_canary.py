@@ -19,12 +19,16 @@ def trainer(yard: Yard) -> Trainer:
     return trainer
 
 
-def start_canary(yard: Yard, trainer: Trainer, **fields: object) -> tuple[str, str]:
-    """A second version beside the active one: the rollout's path, and the candidate's address."""
+def roll_beside(yard: Yard, trainer: Trainer, **fields: object) -> str:
+    """A second version beside the active one: the rollout's path."""
     version = yard.post(f"/admin/train/{trainer.name}")["version"]
     body = {"name": trainer.model, "ref": version, "wait_seconds": 0, "rollout": {**STEPS, **fields}}
-    started = yard.post("/admin/roll", body, status=202)
-    path = started["location"]
+    return str(yard.post("/admin/roll", body, status=202)["location"])
+
+
+def start_canary(yard: Yard, trainer: Trainer, **fields: object) -> tuple[str, str]:
+    """The rollout's path and the candidate's address, once it has the share that it keeps for a while."""
+    path = roll_beside(yard, trainer, **fields)
     yard.wait_for(lambda: yard.traffic()["candidate"] is not None, "a share for the candidate")
     return path, yard.traffic()["candidate"]["address"]
 
@@ -35,12 +39,14 @@ def served(yard: Yard, requests: int, **options: Any) -> Counter[str]:
 
 def test_a_canary_takes_its_steps_by_itself_and_loses_nothing(yard: Yard, trainer: Trainer) -> None:
     with light_traffic(yard) as seen:
-        path, candidate = start_canary(yard, trainer, steps=[20, 60, 100], hold=1)
+        path = roll_beside(yard, trainer, steps=[20, 60, 100], hold=1)
         rollout = wait_for_end(yard, path.rpartition("/")[2])
     assert rollout["phase"] == "succeeded", rollout["failure"]
     assert [step["weight"] for step in rollout["steps"]] == [20, 60, 100]
     assert seen.failures == []
-    assert set(served(yard, 5)) == {candidate}
+    active = yard.traffic()["active"]
+    assert active["server_id"] == rollout["server_id"]
+    assert set(served(yard, 5)) == {active["address"]}
 
 
 def test_the_header_reaches_a_candidate_that_waits_for_a_word(yard: Yard, trainer: Trainer) -> None:
