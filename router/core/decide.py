@@ -207,10 +207,7 @@ def _decide_switched_rollout(rollout: Rollout, seen: RolloutSeen, now: float) ->
     if rollout.phase is RolloutPhase.SHIFTING:
         return RecordShift()
     active = seen.traffic.active
-    if active is not None and (active.model_name, active.model_version) != (
-        rollout.model_name,
-        rollout.version,
-    ):
+    if active is not None and not rollout.is_served_by(active):
         return AbortRollout(RolloutPhase.ROLLED_BACK, _died_in_the_bake(rollout))
     if seen.finding is not None and seen.finding.verdict is Verdict.FAILED:
         return TakeBack(_breached(rollout, seen.finding))

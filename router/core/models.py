@@ -14,7 +14,7 @@ from router.core.errors import SwitchyardError
 from router.core.gates import GatePlan, GateResult
 from router.core.specs import Resources
 from router.core.strategies import Strategy
-from router.core.traffic import DEFAULT_ENDPOINT, Weight
+from router.core.traffic import DEFAULT_ENDPOINT, Upstream, Weight
 from router.core.verdicts import Judgement
 
 
@@ -241,6 +241,11 @@ class Rollout(Record):
     def weight(self) -> float | None:
         """What share of the traffic the candidate is to have before the switch; None: it is not named yet."""
         return self.steps[-1].weight if self.steps else None
+
+    def is_served_by(self, active: Upstream) -> bool:
+        """Whether it is this version from this image, whichever server it is."""
+        served = (active.model_name, active.model_version, active.serve_digest)
+        return served == (self.model_name, self.version, self.serve_digest)
 
     @property
     def holds_endpoint(self) -> bool:

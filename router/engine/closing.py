@@ -56,15 +56,17 @@ class Closing:
     async def _remove_empty(self) -> None:
         while self._empty:
             names = sorted(self._empty)
-            await self._context.proxy.remove_endpoints(names)
+            records = [await self._context.store.get(Endpoint, name) for name in names]
+            # A late look may name one that is gone already, and has been added again.
+            closing = [record.id for record in records if record.phase is EndpointPhase.CLOSING]
+            if closing:
+                await self._context.proxy.remove_endpoints(closing)
             self._empty.difference_update(names)
-            for name in names:
+            for name in closing:
                 await self._finish(name)
 
     async def _finish(self, name: str) -> None:
         endpoint = await self._context.store.get(Endpoint, name)
-        if endpoint.phase is not EndpointPhase.CLOSING:
-            return
         try:
             await forget_alias(self._context, endpoint)
         except SwitchyardError as error:  # the next look tries again; the others need not wait for it

@@ -17,7 +17,6 @@ from router.core.actions import (
     LaunchTrainer,
     PrepareCandidate,
     ProbeCandidate,
-    StopActive,
     Wait,
 )
 from router.core.decide import RolloutSeen, decide_rollout, decide_training
@@ -35,7 +34,8 @@ from router.engine.training_actions import TrainingActions
 # which a rollout that has only its alias left to move keeps the next one out.
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 
-SLOW = PrepareCandidate | StopActive | LaunchCandidate | ProbeCandidate | JudgeCandidate
+# Dropped when somebody aborts. A stop that has begun is not: it would leave a server that is neither.
+SLOW = PrepareCandidate | LaunchCandidate | ProbeCandidate | JudgeCandidate
 FIGURES_LOST = "the figures of its last step are lost"
 OBSERVED = frozenset({RolloutPhase.PROBING, RolloutPhase.GATING, RolloutPhase.SHIFTING})
 
@@ -188,7 +188,11 @@ class Reconciler:
         if isinstance(action, Wait):
             if action.reason is not None and rollout.waiting_on != action.reason:
                 await self._ledger.move(rollout, action.reason, waiting_on=action.reason)
-            look = now + LOOK_SECONDS if finding is not None else None
+            look = None
+            if finding is not None:
+                look = now + LOOK_SECONDS
+            elif rollout.phase in OBSERVED:  # an event tells of its server's end; a look, if that was lost
+                look = now + self._context.policy.sweep_seconds
             return min((at for at in (look, action.until) if at is not None), default=None)
         if isinstance(action, SLOW):
             await self._unless_told_to_end(rollout, partial(self._rollouts.carry_out, rollout, action))

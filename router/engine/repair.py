@@ -1,7 +1,8 @@
 """Gives an endpoint a live server again when the active one has died.
 
-The warm server takes over at once; without one, a new server of the same version and image is launched and
-proved. Meanwhile the proxy holds requests that find nobody, so they are late and not lost.
+The warm server that users had before takes over at once; without one, a new server of the same version and
+image is launched and proved. Meanwhile the proxy holds requests that find nobody, so they are late and not
+lost.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from router.engine.context import Context, upstream_of
 from router.engine.holding import find_holder
 from router.engine.ledger import endpoint_topic
 from router.engine.probing import ProbeFailed
+from router.engine.rollbacks import Rollbacks
 from router.engine.servers import SPARE, Servers
 from router.runtimes.base import Image
 
@@ -41,6 +43,7 @@ class Repairs:
         self._context = context
         self._ledger = context.ledger
         self._servers = servers
+        self._rollbacks = Rollbacks(context, servers)
         self._attempts: dict[str, Attempts] = {}
 
     async def look(
@@ -49,6 +52,8 @@ class Repairs:
         """Repair if the active server is dead. Returns when to look again, None if all is well."""
         active = (await self._context.proxy.read_traffic(endpoint)).active
         if active is None or _runs(workloads.get(active.server_id)):
+            return None
+        if _runs(await self._context.runtime.inspect(active.server_id)):  # launched after the listing began
             return None
         if await self._is_being_replaced(endpoint, active.server_id):
             return None
@@ -78,7 +83,11 @@ class Repairs:
         self, endpoint: str, dead: Server, workloads: dict[str, WorkloadState]
     ) -> bool:
         spares = [
-            s for s in await self._servers.live(endpoint) if s.phase in SPARE and _runs(workloads.get(s.id))
+            spare
+            for spare in await self._servers.live(endpoint)
+            if spare.phase in SPARE
+            and _runs(workloads.get(spare.id))
+            and await self._rollbacks.may_serve_again(spare)
         ]
         if not spares:
             return False
@@ -99,6 +108,8 @@ class Repairs:
             await self._context.proxy.set_traffic(dead.endpoint, healed)
             log.warning(text, endpoint=dead.endpoint)
             await self._ledger.apply(self._servers.has_traffic(heir))
+            if holder := await find_holder(self._context.store, dead.endpoint):
+                self._ledger.wakeups.notify(holder.id)  # what it looks at has changed
         return True
 
     async def _replace(self, dead: Server, attempts: Attempts) -> None:

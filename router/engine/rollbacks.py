@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from router.core.errors import NothingToRollBackTo
 from router.core.models import Endpoint, EndpointPhase, Rollout, RolloutPhase, Server
 from router.core.strategies import AnalysisPlan, Strategy
+from router.core.traffic import Upstream
 from router.engine.context import Context
 from router.engine.holding import find_holder
 from router.engine.servers import SPARE, Servers
@@ -56,6 +57,8 @@ class Rollbacks:
             serve_digest=None if changed_image else target.serve_digest,
             server_id=None if changed_image else target.id,
             preempts=holder.id if holder else None,
+            # The one pushed aside has stopped it, or is about to, to make room.
+            replaces=target.id if holder and holder.replaces == target.id else None,
             ready_deadline=now + (wanted.wait_ready_seconds or context.policy.health_timeout),
             requested_by=wanted.requested_by,
             reason=wanted.reason,
@@ -76,12 +79,12 @@ class Rollbacks:
         )
         if active is None:
             raise nothing
-        if holder is not None and not holder.phase.switched and active.server_id != holder.server_id:
+        current = (active.model_name, active.model_version, active.serve_digest)
+        if holder is not None and holder.kind == "roll" and not _serves(active, holder):
             return await self._context.store.get(Server, active.server_id)
         for spare in reversed(await self._servers.live(endpoint)):
-            if spare.phase in SPARE and spare.id != active.server_id and not await self.has_failed(spare):
+            if spare.phase in SPARE and spare.id != active.server_id and await self.may_serve_again(spare):
                 return spare
-        current = (active.model_name, active.model_version, active.serve_digest)
         known = await self._context.store.get(Endpoint, endpoint)
         since = known.entered.get(str(EndpointPhase.OPEN), 0.0)
         for rollout in await self._context.store.find(
@@ -95,11 +98,32 @@ class Rollbacks:
                 return server
         raise nothing
 
+    async def may_serve_again(self, spare: Server) -> bool:
+        """Whether users have had it, not only a share of them, and nothing was found against it."""
+        rollout = await self._find_rollout(spare)
+        if rollout is None:
+            return True
+        had_all = rollout.kind == "rollback" or str(RolloutPhase.PROMOTING) in rollout.entered
+        return had_all and not _speaks_against_it(rollout)
+
     async def has_failed(self, server: Server) -> bool:
         """Whether a watch has found it worse than what users had: then nobody goes back to it."""
+        rollout = await self._find_rollout(server)
+        return rollout is not None and _speaks_against_it(rollout)
+
+    async def _find_rollout(self, server: Server) -> Rollout | None:
+        """That gave it the traffic, or the one before it; None: it was found serving."""
         while server.rollout_id is None:  # the supervisor launched it in place of a dead one
             if server.replaces is None:
-                return False
+                return None
             server = await self._context.store.get(Server, server.replaces)
-        failure = (await self._context.store.get(Rollout, server.rollout_id)).failure
-        return failure is not None and failure.code in FOUND_WORSE
+        return await self._context.store.get(Rollout, server.rollout_id)
+
+
+def _serves(active: Upstream, holder: Rollout) -> bool:
+    """Whether users get what the rollout brings; if its server has died, from one in its place."""
+    return active.server_id == holder.server_id or (holder.phase.switched and holder.is_served_by(active))
+
+
+def _speaks_against_it(rollout: Rollout) -> bool:
+    return rollout.failure is not None and rollout.failure.code in FOUND_WORSE

@@ -95,10 +95,15 @@ class RolloutActions:
             await self._abort(rollout, RolloutPhase.FAILED, Failure.of(error), finding)
 
     async def _prepare(self, rollout: Rollout) -> None:
+        if rollout.replaces is not None and rollout.preempts is not None:
+            # It may just be stopping what users are to go back to.
+            aside = await self._context.store.get(Rollout, rollout.preempts)
+            await self._ledger.until(aside, lambda found: found.phase.terminal)
         async with self._context.traffic_locks[rollout.endpoint]:
             traffic = await self._context.proxy.read_traffic(rollout.endpoint)
             if rollout.server_id is not None:
-                if traffic.active is not None and traffic.active.server_id == rollout.server_id:
+                is_active = traffic.active is not None and traffic.active.server_id == rollout.server_id
+                if is_active and (rollout.replaces is None or await self._still_answers(rollout.replaces)):
                     if traffic.candidate is not None:  # of the rollout that is pushed aside
                         await self._context.proxy.set_traffic(
                             rollout.endpoint, Traffic(active=traffic.active)
@@ -172,17 +177,34 @@ class RolloutActions:
         took = max(0.0, self._context.clock.now() - began)  # the clock may be set
         await self._ledger.move(rollout, f"the active server has stopped in {took:.1f} s", stop_seconds=took)
 
+    async def _still_answers(self, server_id: str) -> bool:
+        """Not if somebody has stopped it, or has begun to."""
+        try:
+            return await self._ping_if_it_runs(await self._context.store.get(Server, server_id))
+        except ProbeFailed:
+            return False
+
+    async def _ping_if_it_runs(self, server: Server) -> bool:
+        """Whether it runs. Raises ProbeFailed if it does and is not well."""
+        state = await self._context.runtime.inspect(server.id)
+        if server.address is None or state is None or not state.running:
+            return False
+        await self._context.prober.ping(server.address, WARM_PING_SECONDS)  # the endpoint's lock is held
+        return True
+
     async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> Rollout | None:
         """The server to go back to, if it still runs, needs no launch. None if so, else the rollout as it is.
 
         Nor a proof: it has answered users, and `/ping` a moment ago. A fast way back asks no more than that.
         """
         server = await self._context.store.get(Server, server_id)
-        state = await self._context.runtime.inspect(server_id)
-        if server.phase not in SHARED or server.address is None or state is None or not state.running:
+        # Or a rollback has taken it up before, and was aborted a moment ago.
+        taken_up = server.phase is ServerPhase.STARTING and str(ServerPhase.READY) in server.entered
+        if server.phase not in SHARED and not taken_up:
             return rollout
         try:
-            await self._context.prober.ping(server.address, WARM_PING_SECONDS)  # the endpoint's lock is held
+            if not await self._ping_if_it_runs(server):
+                return rollout
         except ProbeFailed as failed:
             warning = f"server {server.name} was warm, but {failed}: another one is launched"
             # Written with the launch: a step that is tried again must not write it each time.
@@ -333,10 +355,21 @@ class RolloutActions:
             # The supervisor may have seen that it has no traffic any more, and keep it, before we come here.
             if server.phase in SHARED and not switched and server.rollout_id == rollout.id:
                 changes.append(self._servers.send_away(server, f"rollout {rollout.id} was aborted"))
+        changes += await self._tell_who_stays(rollout)
         ended = self._ledger.moved(
             rollout, f"rollout {rollout.outcome}", phase=rollout.outcome, logs_tail=tail or None
         )
         await self._ledger.apply(ended, *changes)
+
+    async def _tell_who_stays(self, back: Rollout) -> list[Change]:
+        """The rollout that a rollback pushed aside has said that users get back what they had."""
+        if back.preempts is None or str(RolloutPhase.PROMOTING) in back.entered:
+            return []
+        aside = await self._context.store.get(Rollout, back.preempts)
+        if str(RolloutPhase.PROMOTING) not in aside.entered:
+            return []
+        warning = f"the rollback {back.id} ended before its switch: users still have this version"
+        return [self._ledger.moved(aside, warning, warnings=(*aside.warnings, warning))]
 
     async def _candidate(self, rollout: Rollout) -> Server:
         assert rollout.server_id is not None

@@ -96,6 +96,9 @@ class Shifting:
         steps = close_step(rollout, now, finding=finding)
         wanted = RollbackRequest(rollout.endpoint, THE_WATCH, reason=failure.message)
         async with self._context.traffic_locks[rollout.endpoint]:
+            active = (await self._context.proxy.read_traffic(rollout.endpoint)).active
+            if active is None or not rollout.is_served_by(active):
+                raise StaleRecord(f"rollout {rollout.id} is not served any more: its server has died")
             try:
                 back, _ = await self._rollbacks.draft(wanted)
             except NothingToRollBackTo as nothing:

@@ -85,7 +85,8 @@ class Supervisor:
         async with self._context.traffic_locks[endpoint]:
             traffic = await self._context.proxy.read_traffic(endpoint)
             had = [s for s in await self._servers.live(endpoint) if s.phase is ServerPhase.READY]
-            if had and not any(traffic.names(server.id) for server in had):
+            active = traffic.active.server_id if traffic.active else None
+            if had and all(server.id != active for server in had):
                 await self._context.proxy.set_traffic(endpoint, Traffic(active=upstream_of(had[0])))
 
     async def look(self, endpoint: str, group: TaskGroup) -> float | None:

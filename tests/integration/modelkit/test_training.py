@@ -11,6 +11,7 @@ from httpx import HTTPStatusError
 
 from tests.integration.modelkit.conftest import Train
 from tests.integration.modelkit.tracking import Tracking, TrainedVersion
+from tests.services.mlflow_server import run_mlflow_server
 
 COMPILED = ["compiled.native_bytes", "compiled.bytes", "compiled.max_difference", "compiled.tolerance"]
 
@@ -148,12 +149,13 @@ def test_the_model_says_what_it_needs_to_be_loaded(trained: TrainedVersion, trac
     }
 
 
-def test_run_by_hand_it_makes_a_run_and_an_experiment_of_its_own(train: Train, tracking: Tracking) -> None:
-    process = train(N_ESTIMATORS="5")
-    assert process.returncode == 0, process.stderr
-    (run,) = tracking.runs("diabetes_rf_demo")
-    assert run["info"]["status"] == "FINISHED"
-    assert tracking.version_of_run(run["info"]["run_id"]).name == "DiabetesRF"
+def test_run_by_hand_it_makes_a_run_and_an_experiment_of_its_own(train: Train, tmp_path: Path) -> None:
+    with run_mlflow_server(tmp_path / "mlflow") as mlflow, Tracking(mlflow.url) as tracking:
+        process = train(MLFLOW_TRACKING_URI=mlflow.url, N_ESTIMATORS="5")
+        assert process.returncode == 0, process.stderr
+        (run,) = tracking.runs("diabetes_rf_demo")
+        assert run["info"]["status"] == "FINISHED"
+        assert tracking.version_of_run(run["info"]["run_id"]).name == "DiabetesRF"
 
 
 def test_a_table_of_ones_own_takes_the_place_of_the_built_in_one(

@@ -42,6 +42,18 @@ async def served(yard: Yard, endpoint: str) -> int | None:
     return active.model_version if active else None
 
 
+async def test_a_late_look_of_its_removal_leaves_an_endpoint_that_was_added_again_alone(yard: Yard) -> None:
+    async with yard.run() as engine:
+        await add(engine, "fraud")
+        assert await remove(yard, engine, "fraud") is EndpointPhase.CLOSED
+        await add(engine, "fraud")
+        closing = engine.endpoints._supervisor._closing
+        closing._empty.add("fraud")
+        await closing._remove_empty()
+        assert await yard.proxy.read_traffic("fraud") == Traffic()
+        assert (await yard.store.get(Endpoint, "fraud")).phase is EndpointPhase.OPEN
+
+
 # --- adding ----------------------------------------------------------------------------------------------
 
 

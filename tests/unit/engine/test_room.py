@@ -8,6 +8,7 @@ from router.core.models import Rollout, RolloutPhase
 from router.core.strategies import Strategy
 from router.engine.engine import Engine
 from router.runtimes.base import Usage
+from tests.unit.engine.slowness import let_stops_take
 from tests.unit.engine.yard import Yard
 
 MIB = 2**20
@@ -102,16 +103,6 @@ async def test_a_warm_server_makes_room_anyway(yard: Yard) -> None:
         third = await yard.roll(engine, yard.add_version())
         assert third.phase is RolloutPhase.SUCCEEDED
         assert third.warnings == ()
-
-
-def let_stops_take(yard: Yard, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    stop = yard.runtime.stop
-
-    async def stop_slowly(owner: str, grace_seconds: float) -> None:
-        await yard.clock.sleep(seconds)
-        await stop(owner, grace_seconds)
-
-    monkeypatch.setattr(yard.runtime, "stop", stop_slowly)
 
 
 async def roll_slowly(yard: Yard, engine: Engine, version: int, seconds: float) -> Rollout:

@@ -10,6 +10,7 @@ from router.core.strategies import Strategy
 from router.core.traffic import Traffic
 from router.engine.commands import Caller
 from router.engine.engine import Engine
+from tests.unit.engine.slowness import let_logs_take
 from tests.unit.engine.yard import Yard
 
 BY_TENS = Strategy.model_validate(
@@ -140,13 +141,7 @@ async def test_an_aborted_canary_is_not_kept_though_its_log_is_slow_to_come(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its share it looks like any server that has lost its traffic, and those are kept."""
-    read = yard.runtime.logs
-
-    async def read_slowly(owner: str, tail_bytes: int) -> str:
-        await yard.clock.sleep(2 * yard.policy.sweep_seconds)
-        return await read(owner, tail_bytes)
-
-    monkeypatch.setattr(yard.runtime, "logs", read_slowly)
+    let_logs_take(yard, monkeypatch, 2 * yard.policy.sweep_seconds)
     async with yard.run() as engine:
         rollout = await roll_beside(yard, engine, BY_TENS)
         await engine.steering.abort(rollout.id)

@@ -8,6 +8,7 @@ import pytest
 
 from router.core.errors import StandingBy, StorageFull
 from router.core.models import Server, ServerPhase
+from router.core.traffic import Traffic
 from router.engine import status
 from router.engine.engine import LeadLost
 from tests.unit.engine.yard import Yard
@@ -194,13 +195,17 @@ async def test_an_endpoint_that_somebody_has_deleted_is_put_back(yard: Yard) -> 
         assert yard.runtime.running() == [rollout.server_id]
 
 
+@pytest.mark.parametrize("shared", [False, True])
 async def test_slots_that_come_back_older_than_they_were_do_not_take_users_to_an_older_server(
-    yard: Yard,
+    yard: Yard, shared: bool
 ) -> None:
     async with yard.run() as engine:
         await yard.roll(engine, yard.add_version())
         older = await yard.proxy.read_traffic("default")
         rollout = await yard.roll(engine, yard.add_version())
+        if shared:
+            newer = await yard.proxy.read_traffic("default")
+            older = Traffic(active=older.active, candidate=newer.active, weight=50)
         ensure = yard.proxy.ensure_endpoints
 
         async def restore(names: Sequence[str]) -> None:
@@ -211,9 +216,9 @@ async def test_slots_that_come_back_older_than_they_were_do_not_take_users_to_an
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(yard.proxy, "ensure_endpoints", restore)
             await yard.clock.advance(60)
-        active = (await yard.proxy.read_traffic("default")).active
-        assert active is not None
-        assert active.server_id == rollout.server_id
+        traffic = await yard.proxy.read_traffic("default")
+        assert traffic.active is not None
+        assert (traffic.active.server_id, traffic.candidate) == (rollout.server_id, None)
 
 
 async def test_a_server_that_hangs_is_not_called_healthy_and_status_does_not_wait_for_it(yard: Yard) -> None:
