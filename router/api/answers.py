@@ -116,9 +116,10 @@ async def answer_training_then_rollout(engine: Engine, training: Training, rollo
 
 
 def rollout_failure(rollout: Rollout) -> Failure:
-    """Of one that has ended otherwise than it should."""
-    assert rollout.failure is not None
-    return rollout.failure
+    """Of one that has ended otherwise than it should. Records of earlier routers may not say why."""
+    return rollout.failure or Failure(
+        code="rolled_back", message="what this rollout had switched was taken back", status=409
+    )
 
 
 def _rollout_problem(rollout: Rollout, failure: Failure) -> dict[str, Any]:

@@ -96,15 +96,20 @@ async def update_model(
     share = policy.canary_probability if body.canary_probability is None else body.canary_probability
     version = await engine.context.registry.version(body.model_name, read_reference(body.model_version))
     rollout = await find_next(engine)
+    caller = read_caller(request, idempotency_key, body)
+    is_repeat = await engine.commands.recall(caller) is not None
     if rollout is None or (rollout.model_name, rollout.version) != (version.name, version.version):
-        caller = read_caller(request, idempotency_key, body)
         wanted = RolloutRequest(version.name, version.version, plan=BESIDE)
         started, _ = await once(engine, caller, None, partial(engine.commands.start_rollout, wanted, caller))
         rollout = await engine.store.get(Rollout, started)
     rollout = await engine.wait_until(Rollout, rollout.id, _stands_beside, policy.health_timeout)
     if not _is_beside(rollout):
         return await answer_rollout(engine, rollout)
-    await engine.steering.set_weight(rollout.id, 100 * share, read_caller(request, None, body).name)
+    has_had_it = any(step.weight for step in rollout.steps)  # and maybe another since
+    if is_repeat and has_had_it:
+        return JSONResponse(await describe(engine))
+    await engine.commands.claim(rollout.id, caller)
+    await engine.steering.set_weight(rollout.id, 100 * share, caller.name)
     await engine.wait_for_share(rollout.id, 100 * share, policy.health_timeout)
     return JSONResponse(await describe(engine))
 

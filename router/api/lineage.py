@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from router.api.answers import rollout_view
 from router.api.examples import HISTORY, LINEAGE, answers
 from router.api.requests import RECORD_ID_PATTERN, EndpointPath, EngineDep
-from router.core.models import Event, Rollout, RolloutPhase, Server, Training
+from router.core.models import Event, Rollout, RolloutPhase, Server, Training, tell_number
 from router.core.traffic import DEFAULT_ENDPOINT
 from router.engine.engine import Engine
 from router.engine.history import HistoryEntry, read_history
@@ -146,7 +146,9 @@ def _run_link(lineage: Lineage) -> dict[str, Any] | None:
         known = training.run_id, None, training.run_parameters or {}, training.metrics or {}
     else:
         return None
-    return dict(zip(("run_id", "status", "parameters", "metrics"), known, strict=True))
+    run_id, status, parameters, metrics = known
+    told = {name: tell_number(value) for name, value in metrics.items()}
+    return {"run_id": run_id, "status": status, "parameters": parameters, "metrics": told}
 
 
 def _training_link(training: Training) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Rollouts: switch users to a version, go back, look at it, steer it while it shifts."""
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Protocol
 
@@ -22,6 +23,7 @@ from router.api.requests import (
     once,
     read_caller,
 )
+from router.core.errors import RuntimeUnavailable
 from router.core.models import Rollout
 from router.engine.commands import RolloutRequest
 from router.engine.engine import Engine
@@ -106,7 +108,8 @@ async def show_rollout(engine: EngineDep, rollout_id: RecordId) -> dict[str, Any
     rollout = await engine.store.get(Rollout, rollout_id)
     tail = rollout.logs_tail
     if tail is None and rollout.server_id is not None:
-        tail = await engine.context.runtime.logs(rollout.server_id, engine.context.policy.log_tail_bytes)
+        with suppress(RuntimeUnavailable):  # all else is told
+            tail = await engine.context.runtime.logs(rollout.server_id, engine.context.policy.log_tail_bytes)
     return rollout_view(rollout) | {"logs_tail": tail or None}
 
 

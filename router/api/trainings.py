@@ -1,5 +1,6 @@
 """Trainings: start one (and roll out what it makes), look at it, cancel it."""
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from router.api.requests import (
     once,
     read_caller,
 )
+from router.core.errors import RuntimeUnavailable
 from router.core.models import Rollout, Training, TrainingPhase
 from router.engine.commands import TrainingRequest
 from router.engine.engine import Engine
@@ -103,9 +105,10 @@ async def list_trainings(
 )
 async def show_training(engine: EngineDep, training_id: RecordId) -> dict[str, Any]:
     training = await engine.store.get(Training, training_id)
-    tail = training.logs_tail or await engine.context.runtime.logs(
-        training.id, engine.context.policy.log_tail_bytes
-    )
+    tail = training.logs_tail
+    if not tail:
+        with suppress(RuntimeUnavailable):  # all else is told
+            tail = await engine.context.runtime.logs(training.id, engine.context.policy.log_tail_bytes)
     return training_view(training) | {"logs_tail": tail or None}
 
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def read_csv(content: bytes, target: str, most: int, texts: frozenset[str] = fro
     header, *data = [line for line in lines if line] or [[]]
     _check_rows(header, data)
     cells = [
-        _read_column([line[place] for line in data], as_text=name in texts)
+        _read_column([line[place] for line in data], as_text=name in texts, exactly=name == target)
         for place, name in enumerate(header)
     ]
     return _divide(header, list(zip(*cells, strict=True)), target, content, most)
@@ -115,8 +116,10 @@ def _read_float(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _read_column(texts: list[str], *, as_text: bool) -> list[Cell]:
+def _read_column(texts: list[str], *, as_text: bool, exactly: bool) -> list[Cell]:
+    """`exactly`: a class's name like 007 is not the number 7."""
     given = [text for text in texts if text]
+    as_text = as_text or (exactly and any(re.fullmatch(r"[+-]?0\d+", text) for text in given))
     if as_text or not given:
         return [text or None for text in texts]
     if all(text.lower() in {"true", "false"} for text in given):

@@ -207,7 +207,7 @@ class Rollout(Record):
     server_id: str | None = None  # the candidate
     previous_server_id: str | None = None  # what served when this rollout switched
     training_id: str | None = None
-    replaces: str | None = None  # the active server, stopped first for want of memory
+    replaces: str | None = None  # the active server, stopped for want of memory by this or the one aside
     stop_seconds: float | None = None  # what stopping it took
     preempts: str | None = None  # the rollout that this rollback has pushed aside
     preempted: bool = False  # no longer holds its endpoint: it only cleans up after itself

@@ -64,7 +64,9 @@ def _split(predictions: Any) -> dict[str, Any]:
 
 def _find_column_misfit(predictions: Any, outputs: Mapping[str, Spec]) -> str | None:
     for row in predictions if isinstance(predictions, list) else [predictions]:
-        if isinstance(row, dict):
+        if isinstance(row, dict) and _is_one_object(outputs, row):
+            named = {next(iter(outputs)): row}
+        elif isinstance(row, dict):
             promised = [name for name, spec in outputs.items() if spec.get("required", True)]
             if missing := [name for name in promised if name not in row]:
                 return f"the prediction lacks `{missing[0]}`, which the signature promises"
@@ -82,6 +84,13 @@ def _find_column_misfit(predictions: Any, outputs: Mapping[str, Spec]) -> str | 
             if not _fits(value, kind):
                 return f"`{name}` is {json.dumps(value)[:100]} and the signature promises {kind}"
     return None
+
+
+def _is_one_object(outputs: Mapping[str, Spec], row: Mapping[str, Any]) -> bool:
+    """Whether a row is itself the one output, which has no name: so MLflow writes a type hint's output."""
+    (name, spec), *others = outputs.items()
+    nameless = not others and "name" not in spec and name not in row
+    return nameless and spec.get("type") in {"object", "map", "any"}
 
 
 def _fits(value: Any, kind: str) -> bool:

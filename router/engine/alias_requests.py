@@ -6,16 +6,18 @@ requests.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
-from router.core.errors import Conflict, SwitchyardError
+from router.core.errors import AlreadyFinished, Conflict, SwitchyardError
 from router.core.models import Endpoint, EndpointPhase, Rollout
 from router.core.traffic import Upstream
 from router.engine.aliasing import alias_follows
 from router.engine.commands import Caller, Commands, RolloutRequest
 from router.engine.context import Context
 from router.engine.endpoint_names import alias_of
+from router.engine.steering import Steering
 
 BY_ALIAS = "the registry's alias"
 
@@ -26,6 +28,7 @@ class AliasRequests:
     def __init__(self, context: Context, commands: Commands) -> None:
         self._context = context
         self._commands = commands
+        self._steering = Steering(context)
 
     async def run(self) -> None:
         """Returns only if the policy wants none of it."""
@@ -59,7 +62,7 @@ class AliasRequests:
                 return
             if read == endpoint.alias_version:
                 if endpoint.alias_asked is not None:
-                    await self._context.ledger.move(endpoint, alias_asked=None, alias_rollout=None)
+                    await self._take_back(endpoint, alias, active)
                 return
             # What was read may be older than our last move of it.
             found = (await self._context.registry.aliases(active.model_name)).get(alias)
@@ -76,6 +79,17 @@ class AliasRequests:
                     await self._put_back(endpoint, alias, active, why)
                 return
             await self._ask(endpoint, alias, active, found)
+
+    async def _take_back(self, endpoint: Endpoint, alias: str, active: Upstream) -> None:
+        """Somebody has put it back: the rollout that it asked for ends, unless users have that already."""
+        found = (await self._context.registry.aliases(active.model_name)).get(alias)
+        if found != endpoint.alias_version:
+            return
+        if endpoint.alias_rollout is not None and endpoint.alias_asked != found:
+            with suppress(AlreadyFinished):
+                reason = f"alias {alias} was moved back to version {found}"
+                await self._steering.abort(endpoint.alias_rollout, BY_ALIAS, reason)
+        await self._context.ledger.move(endpoint, alias_asked=None, alias_rollout=None)
 
     async def _ask(self, endpoint: Endpoint, alias: str, active: Upstream, version: int) -> None:
         reason = f"alias {alias} was moved to version {version}"

@@ -9,6 +9,7 @@ from router.core.errors import (
     IdempotencyKeyReused,
     ImageNotFound,
     InvalidRequest,
+    InvalidSpec,
     RolloutInProgress,
     RuntimeUnavailable,
     StaleRecord,
@@ -94,6 +95,19 @@ class Commands:
         if claim.fingerprint != caller.fingerprint:
             raise IdempotencyKeyReused(hint="use a new key for a new request")
         return claim.record_id
+
+    async def claim(self, record_id: str, caller: Caller) -> str:
+        """Have the caller's key, if any, stand for what is going on. The id, or that of what it stood for."""
+        if caller.key is not None:
+            claim = Claim(caller.key, caller.fingerprint, record_id, self._context.clock.now())
+            try:
+                await self._ledger.apply(claim)
+            except IdempotencyKeyReused:
+                earlier = await self.recall(caller)
+                if earlier is None:
+                    raise
+                return earlier
+        return record_id
 
     async def find_version(self, name: str, given: str) -> ModelVersion:
         """By number or alias; MLflow's old stages are aliases, as they are written or in small letters."""
@@ -205,7 +219,7 @@ class Commands:
     ) -> Rollout:
         now = self._context.clock.now()
         ready = request.wait_ready_seconds or self._context.policy.health_timeout
-        spec = await self._find_spec(version)
+        spec = await self._find_spec(version, request)
         return Rollout(
             id=self._context.ids.new("rol"),
             created_at=now,
@@ -225,15 +239,25 @@ class Commands:
             reason=request.reason,
         )
 
-    async def _find_spec(self, version: ModelVersion) -> TrainerSpec | None:
-        """Of the trainer that made it, as it is now, if there still is one."""
+    async def _find_spec(self, version: ModelVersion, request: RolloutRequest) -> TrainerSpec | None:
+        """Of the trainer that made it, as it is now, if there still is one.
+
+        Raises InvalidSpec if it may be in a file that cannot be read: its gates must not fall away unseen.
+        """
         trainer = version.tags.get("switchyard.trainer")
         if trainer is None:
             return None
         try:
             return await self._context.specs.trainer(trainer)
-        except UnknownTrainer:
-            return None
+        except UnknownTrainer as unknown:
+            problems = await self._context.specs.errors()
+            if not problems or (request.plan is not None and request.gate_plan is not None):
+                return None
+            raise InvalidSpec(
+                f"the gates of trainer {trainer!r}, which made version {version.version} of {version.name},"
+                f" cannot be read: {problems[0]}; nothing was started",
+                hint="mend the file, or send `gates` and `rollout` with the request",
+            ) from unknown
 
     async def _is_active_already(self, version: ModelVersion, image: str, traffic: Traffic) -> bool:
         active = traffic.active
@@ -287,7 +311,8 @@ class Commands:
                 async with self._context.traffic_locks[endpoint]:
                     holder = await find_holder(self._context.store, endpoint)
                     if holder is not None and goes_back(holder):
-                        return holder.id  # asked twice: the second must not undo the first
+                        # Asked twice: the second must not undo the first, nor must a repeat of it.
+                        return await self.claim(holder.id, caller)
                     rollout, aside = await self._rollbacks.draft(wanted)
                     return await self._record(rollout, f"rollback to {rollout.model_uri}", caller, *aside)
             except (StaleRecord, RolloutInProgress):  # one has moved or begun meanwhile: look again

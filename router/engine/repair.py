@@ -75,7 +75,7 @@ class Repairs:
     async def _is_being_replaced(self, endpoint: str, server_id: str) -> bool:
         """A rollout has stopped it for want of memory: its candidate comes, or it fails and ends."""
         holder = await find_holder(self._context.store, endpoint)
-        if holder is None or holder.replaces != server_id:
+        if holder is None or holder.replaces != server_id or holder.phase.switched:
             return False
         return holder.phase is not RolloutPhase.ABORTING
 

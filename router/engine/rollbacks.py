@@ -80,7 +80,7 @@ class Rollbacks:
         if active is None:
             raise nothing
         current = (active.model_name, active.model_version, active.serve_digest)
-        if holder is not None and holder.kind == "roll" and not _serves(active, holder):
+        if holder is not None and (_would_change(holder, active) or _would_stay(holder, active)):
             return await self._context.store.get(Server, active.server_id)
         for spare in reversed(await self._servers.live(endpoint)):
             if spare.phase in SPARE and spare.id != active.server_id and await self.may_serve_again(spare):
@@ -120,9 +120,16 @@ class Rollbacks:
         return await self._context.store.get(Rollout, server.rollout_id)
 
 
-def _serves(active: Upstream, holder: Rollout) -> bool:
-    """Whether users get what the rollout brings; if its server has died, from one in its place."""
-    return active.server_id == holder.server_id or (holder.phase.switched and holder.is_served_by(active))
+def _would_change(holder: Rollout, active: Upstream) -> bool:
+    """Whether it brings what users do not get, or no more, if its server has died. Then they are back."""
+    serves = active.server_id == holder.server_id or (holder.phase.switched and holder.is_served_by(active))
+    return holder.kind == "roll" and not serves
+
+
+def _would_stay(holder: Rollout, active: Upstream) -> bool:
+    """Whether it is a rollback, aborted by now, to what users had all the while."""
+    untouched = str(RolloutPhase.SHIFTING) not in holder.entered and not holder.phase.switched
+    return holder.kind == "rollback" and untouched and holder.server_id == active.server_id
 
 
 def _speaks_against_it(rollout: Rollout) -> bool:

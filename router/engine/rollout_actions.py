@@ -21,7 +21,7 @@ from router.core.actions import (
 )
 from router.core.errors import CandidateUnhealthy, NoMemoryForCandidate, SwitchyardError
 from router.core.gates import GateResult, find_objections
-from router.core.models import Failure, Rollout, RolloutPhase, Server, ServerPhase
+from router.core.models import Failure, Rollout, RolloutPhase, Server
 from router.core.traffic import Traffic
 from router.core.verdicts import Judgement, Verdict
 from router.engine.aliasing import sync_alias
@@ -30,14 +30,12 @@ from router.engine.gates.runner import GateRunner
 from router.engine.probing import ProbeFailed
 from router.engine.racing import race
 from router.engine.room import Room
-from router.engine.servers import SPARE, Servers
+from router.engine.servers import HAD_TRAFFIC, Servers
 from router.engine.shifting import Shifting
 from router.engine.steering import close_step
 from router.engine.telling import telling
+from router.engine.ways_back import WaysBack
 from router.stores.base import Change
-
-SHARED = SPARE | {ServerPhase.READY}  # of a server that has or had a share of the traffic
-WARM_PING_SECONDS = 5.0  # a machine under load may take some; to launch another server there takes longer
 
 
 class RolloutActions:
@@ -46,6 +44,7 @@ class RolloutActions:
         self._ledger = context.ledger
         self._servers = servers
         self._shifting = Shifting(context, servers)
+        self._ways_back = WaysBack(context)
         self._room = Room(context, servers)
         self._gates = GateRunner(context)
 
@@ -95,28 +94,11 @@ class RolloutActions:
             await self._abort(rollout, RolloutPhase.FAILED, Failure.of(error), finding)
 
     async def _prepare(self, rollout: Rollout) -> None:
-        if rollout.replaces is not None and rollout.preempts is not None:
-            # It may just be stopping what users are to go back to.
-            aside = await self._context.store.get(Rollout, rollout.preempts)
-            await self._ledger.until(aside, lambda found: found.phase.terminal)
-        async with self._context.traffic_locks[rollout.endpoint]:
-            traffic = await self._context.proxy.read_traffic(rollout.endpoint)
-            if rollout.server_id is not None:
-                is_active = traffic.active is not None and traffic.active.server_id == rollout.server_id
-                if is_active and (rollout.replaces is None or await self._still_answers(rollout.replaces)):
-                    if traffic.candidate is not None:  # of the rollout that is pushed aside
-                        await self._context.proxy.set_traffic(
-                            rollout.endpoint, Traffic(active=traffic.active)
-                        )
-                    await self._ledger.move(
-                        rollout, "it already has the traffic", phase=RolloutPhase.SHIFTING
-                    )
-                    return
-                previous = traffic.active.server_id if traffic.active else None
-                left = await self._take_up_warm(rollout, rollout.server_id, previous)
-                if left is None:
-                    return
-                rollout = left
+        if rollout.kind == "rollback":
+            left = await self._ways_back.take_up(rollout)
+            if left is None:
+                return
+            rollout = left
         resolve = self._context.runtime.resolve_image
         with giving_up_without_room():
             image = await telling(
@@ -176,58 +158,6 @@ class RolloutActions:
         await self._context.runtime.stop(rollout.replaces, self._context.policy.stop_grace)
         took = max(0.0, self._context.clock.now() - began)  # the clock may be set
         await self._ledger.move(rollout, f"the active server has stopped in {took:.1f} s", stop_seconds=took)
-
-    async def _still_answers(self, server_id: str) -> bool:
-        """Not if somebody has stopped it, or has begun to."""
-        try:
-            return await self._ping_if_it_runs(await self._context.store.get(Server, server_id))
-        except ProbeFailed:
-            return False
-
-    async def _ping_if_it_runs(self, server: Server) -> bool:
-        """Whether it runs. Raises ProbeFailed if it does and is not well."""
-        state = await self._context.runtime.inspect(server.id)
-        if server.address is None or state is None or not state.running:
-            return False
-        await self._context.prober.ping(server.address, WARM_PING_SECONDS)  # the endpoint's lock is held
-        return True
-
-    async def _take_up_warm(self, rollout: Rollout, server_id: str, previous: str | None) -> Rollout | None:
-        """The server to go back to, if it still runs, needs no launch. None if so, else the rollout as it is.
-
-        Nor a proof: it has answered users, and `/ping` a moment ago. A fast way back asks no more than that.
-        """
-        server = await self._context.store.get(Server, server_id)
-        # Or a rollback has taken it up before, and was aborted a moment ago.
-        taken_up = server.phase is ServerPhase.STARTING and str(ServerPhase.READY) in server.entered
-        if server.phase not in SHARED and not taken_up:
-            return rollout
-        try:
-            if not await self._ping_if_it_runs(server):
-                return rollout
-        except ProbeFailed as failed:
-            warning = f"server {server.name} was warm, but {failed}: another one is launched"
-            # Written with the launch: a step that is tried again must not write it each time.
-            return rollout.model_copy(update={"warnings": (*rollout.warnings, warning)})
-        await self._ledger.apply(
-            self._ledger.moved(
-                rollout,
-                f"server {server.name} is still warm",
-                phase=RolloutPhase.SHIFTING,
-                previous_server_id=previous,
-                ready_deadline=rollout.ready_deadline + self._waited(rollout),
-                evidence=rollout.evidence | {"probe": {"ping": 200, "served_before": True}},
-            ),
-            self._ledger.moved(
-                server,
-                f"taken up by rollback {rollout.id}",
-                phase=ServerPhase.STARTING,
-                rollout_id=rollout.id,
-                warm_until=None,
-                drain_deadline=None,
-            ),
-        )
-        return None
 
     async def _launch(self, rollout: Rollout) -> None:
         server = await self._candidate(rollout)
@@ -353,7 +283,7 @@ class RolloutActions:
             server = await self._candidate(rollout)
             switched = str(RolloutPhase.PROMOTING) in rollout.entered
             # The supervisor may have seen that it has no traffic any more, and keep it, before we come here.
-            if server.phase in SHARED and not switched and server.rollout_id == rollout.id:
+            if server.phase in HAD_TRAFFIC and not switched and server.rollout_id == rollout.id:
                 changes.append(self._servers.send_away(server, f"rollout {rollout.id} was aborted"))
         changes += await self._tell_who_stays(rollout)
         ended = self._ledger.moved(
@@ -366,7 +296,8 @@ class RolloutActions:
         if back.preempts is None or str(RolloutPhase.PROMOTING) in back.entered:
             return []
         aside = await self._context.store.get(Rollout, back.preempts)
-        if str(RolloutPhase.PROMOTING) not in aside.entered:
+        active = (await self._context.proxy.read_traffic(back.endpoint)).active
+        if active is None or not aside.is_served_by(active):
             return []
         warning = f"the rollback {back.id} ended before its switch: users still have this version"
         return [self._ledger.moved(aside, warning, warnings=(*aside.warnings, warning))]

@@ -12,6 +12,7 @@ from router.stores.base import Change, Update
 
 LIVE = frozenset(phase for phase in ServerPhase if not phase.terminal)
 SPARE = frozenset({ServerPhase.RETIRING, ServerPhase.WARM})
+HAD_TRAFFIC = SPARE | {ServerPhase.READY}  # all of it or a share, or has it still
 HOST_PART = 40
 KEPT_BODY_BYTES = 16_384  # an input example up to this size is kept with the server
 

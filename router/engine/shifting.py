@@ -19,7 +19,7 @@ from router.core.verdicts import Judgement
 from router.engine.context import Context, giving_up_without_room, upstream_of
 from router.engine.probing import ProbeFailed
 from router.engine.rollbacks import RollbackRequest, Rollbacks
-from router.engine.servers import SPARE, Servers
+from router.engine.servers import HAD_TRAFFIC, Servers
 from router.engine.steering import close_step
 from router.stores.base import Change
 
@@ -171,10 +171,9 @@ class Shifting:
             changes.append(self._servers.has_traffic(server))
         if rollout.previous_server_id not in (None, rollout.server_id):
             previous = await self._context.store.get(Server, str(rollout.previous_server_id))
-            kept = SPARE | {ServerPhase.READY}
-            if previous.phase in kept and await self._rollbacks.has_failed(previous):
+            if previous.phase in HAD_TRAFFIC and await self._rollbacks.has_failed(previous):
                 changes.append(self._servers.send_away(previous, "it did worse than what users had"))
-            elif previous.phase in kept:  # also what the supervisor has seen without traffic before us
+            elif previous.phase in HAD_TRAFFIC:  # also what the supervisor has seen without traffic before us
                 changes.append(self._servers.lost_traffic(previous, rollout.plan.bake))
         now = self._context.clock.now()
         switched = self._ledger.moved(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from router.core.decide import EXTENDED_BAKE, EXTENDED_STEP
 from router.core.errors import AlreadyFinished, NotShifting, StaleRecord
 from router.core.models import Rollout, RolloutPhase, StepRecord, Training
 from router.engine.context import Context
@@ -50,9 +51,10 @@ class Steering:
         """Go on with the next step, or end the bake, also if too little was seen to judge by."""
 
         def change(rollout: Rollout) -> dict[str, Any]:
-            if rollout.phase is not RolloutPhase.BAKING or rollout.paused is None:
+            waits = rollout.paused is not None or rollout.waiting_on in {EXTENDED_STEP, EXTENDED_BAKE}
+            if rollout.phase is not RolloutPhase.BAKING or not waits:
                 _refuse_unless_shifting(rollout)
-            if rollout.paused is None:
+            if not waits:
                 raise NotShifting(f"rollout {rollout_id} is not paused")
             return {"paused": None, "accepted_step": rollout.step}
 

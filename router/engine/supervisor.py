@@ -19,10 +19,12 @@ from router.engine.aliasing import alias_follows, sync_alias
 from router.engine.chores import Chores
 from router.engine.closing import Closing
 from router.engine.context import Context, upstream_of
+from router.engine.holding import find_holder
 from router.engine.ledger import endpoint_topic
 from router.engine.listing import SharedListing
 from router.engine.racing import wait_any
 from router.engine.repair import Repairs
+from router.engine.rollbacks import Rollbacks
 from router.engine.servers import Servers
 from router.stores.base import Insert
 
@@ -41,6 +43,8 @@ class Supervisor:
         self._chores = Chores()
         self._workloads = SharedListing(context.runtime)
         self._closing = Closing(context, servers, self._chores)
+        self._rollbacks = Rollbacks(context, servers)
+        self._lost: set[str] = set()  # endpoints whose slots may have come back older than they were
 
     async def watch(self, endpoint: str, group: TaskGroup) -> None:
         """Returns when the endpoint is gone; an error is logged and the next pass tries again."""
@@ -50,7 +54,8 @@ class Supervisor:
             try:
                 if (await self._ledger.latest(Endpoint, endpoint)).phase.terminal:
                     return
-                until = await self.look(endpoint, group)
+                is_lost = endpoint in self._lost
+                until = await (self._put_back(endpoint) if is_lost else self.look(endpoint, group))
             except StaleRecord:
                 continue
             except UnknownEndpoint as error:
@@ -68,11 +73,13 @@ class Supervisor:
             seconds = sweep if until is None else min(sweep, until - now)
             await wait_any(self._context.clock, seconds, changed)
 
-    async def _put_back(self, endpoint: str) -> float:
+    async def _put_back(self, endpoint: str) -> float | None:
         """Somebody has deleted what users' requests go by: each of them fails until it is there again."""
+        self._lost.add(endpoint)
         try:
             await self._context.proxy.ensure_endpoints([endpoint])
             await self._give_back(endpoint)
+            self._lost.discard(endpoint)
         except SwitchyardError as error:
             log.warning("an endpoint cannot be put back", endpoint=endpoint, error=error.message)
         return self._context.clock.now() + FAILED_LOOK_SECONDS
@@ -80,14 +87,17 @@ class Supervisor:
     async def _give_back(self, endpoint: str) -> None:
         """An older state may have come back, or none. Then the store is what knows who had the traffic.
 
-        The first of those with traffic: a candidate with a share, which gets it again, is younger.
+        A share is left out: the rollout of a candidate that should have one gives it again.
         """
         async with self._context.traffic_locks[endpoint]:
             traffic = await self._context.proxy.read_traffic(endpoint)
-            had = [s for s in await self._servers.live(endpoint) if s.phase is ServerPhase.READY]
-            active = traffic.active.server_id if traffic.active else None
-            if had and all(server.id != active for server in had):
-                await self._context.proxy.set_traffic(endpoint, Traffic(active=upstream_of(had[0])))
+            ready = [s for s in await self._servers.live(endpoint) if s.phase is ServerPhase.READY]
+            had = [upstream_of(server) for server in ready if await self._rollbacks.may_serve_again(server)]
+            active = traffic.active if traffic.active in had or not had else had[0]
+            if traffic != Traffic(active=active):
+                await self._context.proxy.set_traffic(endpoint, Traffic(active=active))
+        if holder := await find_holder(self._context.store, endpoint):
+            self._ledger.wakeups.notify(holder.id)
 
     async def look(self, endpoint: str, group: TaskGroup) -> float | None:
         """One pass. Returns when the next one is due at the latest (epoch seconds), None if nothing is."""

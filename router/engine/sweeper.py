@@ -30,8 +30,11 @@ class Sweeper:
             if await self._is_wanted(workload):
                 continue
             log.warning("removing a leftover", owner=workload.owner, name=workload.name)
-            await runtime.stop(workload.owner, self._context.policy.stop_grace)
-            await runtime.remove(workload.owner)
+            try:
+                await runtime.stop(workload.owner, self._context.policy.stop_grace)
+                await runtime.remove(workload.owner)
+            except SwitchyardError as error:  # one that cannot be killed does not keep the others
+                log.warning("a leftover stays", owner=workload.owner, error=error.message)
 
     async def _is_wanted(self, workload: WorkloadState) -> bool:
         store = self._context.store

@@ -15,7 +15,7 @@ from router.core.tallies import CLIENT_GONE
 from router.proxies.base import Sample
 from router.proxies.durable import translate_storage_errors
 
-BODY_BROKE = 400  # Caddy's own answer to a request whose body it could not read
+BAD_REQUEST = 400  # without an answer of the server: Caddy could not read the request's body
 MOST_BYTES = 8 * 2**20  # read in one call; after a longer gap the next call goes on from there
 
 
@@ -117,7 +117,7 @@ def parse_line(line: bytes) -> Sample | None:
             return None
         latency = entry["latency_ms"]  # no number without an answer from the server
         answered = isinstance(latency, int | float)
-        if not answered and entry["status"] == BODY_BROKE:
+        if not answered and entry["status"] == BAD_REQUEST:
             return None
         return Sample(
             at=float(entry["ts"]),

@@ -47,8 +47,9 @@ class Proxy(Protocol):
         """
 
     async def mend_traffic(self, endpoint: str) -> bool:
-        """Whether somebody had changed or deleted what the proxy reads, and it had to be written anew.
+        """Whether somebody had changed or deleted what it reads on disk, and it had to be written anew.
 
+        Of a proxy that is told of each change nothing is checked but what the next router will find.
         Raises UnknownEndpoint.
         """
 

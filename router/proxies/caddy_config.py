@@ -26,7 +26,6 @@ COOKIE_SECONDS = 86_400
 IDLE_UPSTREAM = "2s"
 NO_MODEL = "no model is serving yet"
 NO_MODEL_HINT = "Train and serve one: POST /admin/train_then_roll/TRAINER on the router's port."
-# A path goes into a placeholder and into a quoted string of an expression; nothing may end either.
 # What Go says of a request's body that breaks off or is no body, seen while it is passed on (net/http, both
 # its readers). Of a server it speaks with "EOF" alone, with the connection's addresses, or with "net/http:".
 BODY_BROKE = (
@@ -35,6 +34,7 @@ BODY_BROKE = (
     r"|malformed chunked encoding|chunked encoding contains too much non-data"
     r"|header line too long|malformed MIME header.*)$"
 )
+# A path goes into a placeholder and into a quoted string of an expression; nothing may end either.
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./@+,=~-]*")
 
 

@@ -20,6 +20,7 @@ class MemoryProxy:
         self.recorded: list[Sample] = []
         self.history: list[tuple[str, Traffic]] = []  # every change of traffic
         self.reloads = 0
+        self.changed_by_hand: set[str] = set()  # endpoints
         self._traffic: dict[str, Traffic] = {}
         self._asked = 0
 
@@ -65,7 +66,9 @@ class MemoryProxy:
     async def mend_traffic(self, endpoint: str) -> bool:
         self._fail_if_told()
         self._find(endpoint)
-        return False
+        was_changed = endpoint in self.changed_by_hand
+        self.changed_by_hand.discard(endpoint)
+        return was_changed
 
     async def named_addresses(self) -> frozenset[str]:
         self._fail_if_told()

@@ -16,7 +16,7 @@ from router.core.specs import Resources
 from router.core.workload import WorkloadState
 from router.runtimes.base import EndCallback, Image, Memory, Tell, Usage, Workload
 from router.runtimes.docker_client import Call, DockerClient, Refused
-from router.runtimes.docker_containers import Container, Containers
+from router.runtimes.docker_containers import INSTANCE, OWNER, Container, Containers
 from router.runtimes.docker_create import Placement, make_body, refuse_unsupported
 from router.runtimes.docker_events import Watch
 from router.runtimes.docker_images import FULL, Images
@@ -156,6 +156,8 @@ class DockerRuntime:
         try:
             made = await self._client.call("POST", "/containers/create", body, name=workload.name)
         except Refused as refused:
+            if refused.answer == 409 and await self._is_being_made(workload):
+                raise RuntimeUnavailable(f"Docker is still making {workload.name}") from refused
             if refused.answer == 409:
                 raise LaunchFailed(
                     f"the name {workload.name} is taken by another container: {refused.reason}",
@@ -165,6 +167,15 @@ class DockerRuntime:
         for warning in made.get("Warnings") or ():
             log.warning("Docker warns", container=workload.name, warning=warning)
         return str(made["Id"])
+
+    async def _is_being_made(self, workload: Workload) -> bool:
+        """By a creation whose answer was lost: Docker reserves a name first, and shows the container last."""
+        try:
+            found = await self._client.call("GET", f"/containers/{workload.name}/json")
+        except Refused as refused:
+            return refused.answer == 404
+        labels = found["Config"]["Labels"] or {}
+        return (labels.get(OWNER), labels.get(INSTANCE)) == (workload.owner, self._containers.instance)
 
     async def _start(self, workload: Workload, container_id: str) -> WorkloadState:
         self._watch.add(workload.owner, container_id)

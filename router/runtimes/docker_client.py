@@ -22,12 +22,13 @@ from docker.types import CancellableStream
 from requests import RequestException, Response
 from urllib3.exceptions import HTTPError
 
-from router.core.errors import RuntimeUnavailable
+from router.core.errors import ImageNotFound, RuntimeUnavailable
 from router.runtimes.docker_transport import connect
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 CALLS_AT_ONCE = 16
+OTHER_VERSION = "client version "  # is too old, or too new
 GONE = frozenset({502, 503, 504})  # what a proxy says for a daemon that does not answer
 
 T = TypeVar("T")
@@ -100,9 +101,16 @@ class DockerClient:
 
         def work() -> dict[str, str]:
             with self._translated():
+                connection, _ = self._connect()
+            try:
                 registry, _ = resolve_repository_name(repository)
-                header = get_config_header(self._connect()[0], registry)
-                return {"X-Registry-Auth": header.decode()} if header else {}
+                header = get_config_header(connection, registry)
+            except DockerException as error:
+                raise ImageNotFound(
+                    f"there is no way to log in where {repository} is pulled from: {error}",
+                    hint="the configuration in DOCKER_CONFIG must hold the login itself, not name a helper",
+                ) from error
+            return {"X-Registry-Auth": header.decode()} if header else {}
 
         return await to_thread.run_sync(work, limiter=self._limiter)
 
@@ -135,7 +143,10 @@ class DockerClient:
             return response
         with response:
             message = _read_message(response)
-        if response.status_code in GONE:
+        if message.startswith(OTHER_VERSION):
+            with self._connecting:  # the engine is another one than we agreed with: agree again
+                self._connection = None
+        if response.status_code in GONE or message.startswith(OTHER_VERSION):
             raise RuntimeUnavailable(f"Docker does not answer at {self._address}: {message}")
         raise Refused(response.status_code, message)
 
@@ -155,7 +166,8 @@ class Lines:
 
     def __init__(self, response: Response, translated: Callable[[], Any]) -> None:
         self._response = response
-        self._stream = CancellableStream(response.iter_lines(chunk_size=1), response)
+        self._stream = CancellableStream(iter(()), response)  # knows how to close it under a reader
+        self._closed = False
         self._translated = translated
 
     async def read(self, heard: Callable[[dict[str, Any]], None]) -> None:
@@ -164,15 +176,24 @@ class Lines:
 
         def work() -> None:
             with self._translated():
-                for line in self._stream:
+                for line in self._lines():
                     if line:
                         loop.call_soon_threadsafe(heard, json.loads(line))
 
         # A cancelled read ends its thread by `close`, which the caller owes.
         await to_thread.run_sync(work, limiter=CapacityLimiter(1), abandon_on_cancel=True)
 
+    def _lines(self) -> Iterator[bytes]:
+        """A stream that is cut off is an error, except by ourselves."""
+        try:
+            yield from self._response.iter_lines(chunk_size=1)
+        except (RequestException, HTTPError, OSError, ValueError, AttributeError):
+            if not self._closed:
+                raise
+
     def close(self) -> None:
         """From any thread; whoever reads is at the end."""
+        self._closed = True
         with suppress(OSError, AttributeError):  # ended already
             self._stream.close()
         self._response.close()

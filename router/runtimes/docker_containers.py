@@ -1,6 +1,7 @@
 """What runs in Docker for us: found by its labels, and described in the words of the port."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from router.runtimes.docker_client import DockerClient, Refused, filters_of
 
 OWNER, INSTANCE, ROLE, NAME = (f"switchyard.{word}" for word in ("owner", "instance", "role", "name"))
 PORT_VARIABLE = "SERVE_PORT"
+ROLES = frozenset(map(str, Role))
 NEVER_STARTED = "0001-01-01"
 GOING = frozenset({"removing", "dead"})
 RUNNING = frozenset({"running", "paused", "restarting"})
@@ -32,8 +34,11 @@ class Container:
 
     @property
     def rank(self) -> tuple[bool, bool, float, str]:
-        """Of several with one owner the least one counts: what serves, what is dialled, the first."""
-        return self.state not in RUNNING, self.name != self.label_name, self.created, self.id
+        """Of several with one owner the least one counts: what is dialled, what serves, the first.
+
+        A copy may run on while the one that is dialled is dead.
+        """
+        return self.name != self.label_name, self.state not in RUNNING, self.created, self.id
 
 
 class Containers:
@@ -121,15 +126,18 @@ def read_state(inspected: dict[str, Any]) -> WorkloadState | None:
     state, config = inspected["State"], inspected["Config"]
     if state["Status"] in {"created", *GOING}:
         return None
-    labels = config["Labels"]
-    name, role = inspected["Name"].removeprefix("/"), Role(labels[ROLE])
+    labels, name = config["Labels"], inspected["Name"].removeprefix("/")
+    role, port = labels.get(ROLE), _read_port(config["Env"] or ())
+    if role not in ROLES or (role == Role.SERVER and port is None):
+        log.warning("left alone: a container with our labels that is none of ours", container=name)
+        return None
     running = state["Status"] in RUNNING
     return WorkloadState(
         owner=labels[OWNER],
         name=name,
-        role=role,
+        role=Role(role),
         status=WorkloadStatus.RUNNING if running else WorkloadStatus.EXITED,
-        address=f"{name}:{_read_port(config['Env'])}" if role is Role.SERVER else None,
+        address=f"{name}:{port}" if role == Role.SERVER else None,
         exit_code=None if running else state["ExitCode"],
         out_of_memory=None if running else state["OOMKilled"],
         started_at=_read_time(state["StartedAt"]),
@@ -137,9 +145,10 @@ def read_state(inspected: dict[str, Any]) -> WorkloadState | None:
     )
 
 
-def _read_port(env: list[str]) -> str:
+def _read_port(env: Sequence[str]) -> str | None:
     """As it was told to the server, whatever the settings say by now."""
-    return next(each.partition("=")[2] for each in reversed(env) if each.startswith(f"{PORT_VARIABLE}="))
+    told = (each.partition("=")[2] for each in reversed(env) if each.startswith(f"{PORT_VARIABLE}="))
+    return next(told, None)
 
 
 def _read_time(text: str) -> float | None:

@@ -42,6 +42,8 @@ class SocketProxy:
             async with exchange.ending_with_client() as cancel_scope:
                 self._open.add(cancel_scope)
                 await self._carry_out(exchange, call, body)
+            if not exchange.started:  # cut off by `end_streams`: 503 has the caller try again
+                await exchange.refuse(503, "the socket proxy is ending")
         except Refused as refused:
             log.warning("refused %s: %s", exchange, refused.reason)
             await exchange.refuse(refused.status, refused.reason)
@@ -51,7 +53,7 @@ class SocketProxy:
                 await exchange.refuse(503, "Docker does not answer on its socket")
 
     def end_streams(self) -> None:
-        """So that a log that is being followed does not hold up the end of the process."""
+        """So that a log that is being followed does not hold up the end of the process. Calls end, too."""
         for cancel_scope in self._open:
             cancel_scope.cancel()
 

@@ -70,6 +70,11 @@ def test_a_columns_values_say_what_kind_it_is() -> None:
     assert held_out.truth == (3, 4)
 
 
+def test_classes_that_only_look_like_numbers_stay_text() -> None:
+    assert read_csv(b"x,y\n007,007\n012,012\n", "y", 100).truth == ("007", "012")
+    assert read_csv(b"x,y\n007,7\n012,0\n", "y", 100).truth == (7, 0)
+
+
 def test_a_column_that_the_signature_calls_text_stays_text() -> None:
     held_out = read_csv(b"postcode,y\n01067,1\n10115,2\n", "y", 100, frozenset({"postcode"}))
     assert read_tables(held_out)[0]["data"] == [["01067"], ["10115"]]

@@ -37,7 +37,7 @@ class MetricGate:
             best = theirs.metrics.get(name) if theirs else None
             ruled = [*_check_bounds(name, value, bound)]
             if bound.better_than and value is not None and math.isfinite(value):
-                ruled.append(_compare(name, value, best, bound, alone=case.champion is None))
+                ruled.append(_compare(name, value, best, bound, _why_not_to_compare(case)))
             found += ruled
             evidence["metrics"][name] = {
                 "value": tell_number(value),
@@ -46,6 +46,14 @@ class MetricGate:
             }
         verdict = min((each for each, _ in found), key=WORST_FIRST.index)
         return Ruling(verdict, "; ".join(text for each, text in found if each is verdict), evidence)
+
+
+def _why_not_to_compare(case: Case) -> str | None:
+    champion, candidate = case.champion, case.candidate
+    if champion is None:
+        return "no champion is there to compare it with"
+    same = (champion.model_name, champion.version) == (candidate.model_name, candidate.version)
+    return "it is the champion's own version: nothing is to be compared" if same else None
 
 
 async def _find_run(registry: Registry, run_id: str | None) -> Run | None:
@@ -65,9 +73,10 @@ def _check_bounds(name: str, value: float | None, bound: MetricBound) -> list[Fo
     return found
 
 
-def _compare(name: str, value: float, best: float | None, bound: MetricBound, *, alone: bool) -> Found:
-    if alone:
-        return Verdict.PASSED, f"`{name}` is {value:g}, and no champion is there to compare it with"
+def _compare(name: str, value: float, best: float | None, bound: MetricBound, without: str | None) -> Found:
+    """`without`: why it passes without a comparison."""
+    if without is not None:
+        return Verdict.PASSED, f"`{name}` is {value:g}, and {without}"
     if best is None or not math.isfinite(best):
         what = "no" if best is None else str(best)
         return Verdict.INCONCLUSIVE, f"the champion's run has {what} `{name}` to compare {value:g} with"

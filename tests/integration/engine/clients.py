@@ -25,7 +25,7 @@ class Client:
 
     def run(self, url: str, ended: threading.Event) -> None:
         limits = httpx.Limits(max_keepalive_connections=1 if self.keeps_connection else 0)
-        with httpx.Client(base_url=url, timeout=ANSWER_SECONDS, limits=limits, **PLAIN) as session:
+        with httpx.Client(base_url=url, limits=limits, **(PLAIN | {"timeout": ANSWER_SECONDS})) as session:
             while not ended.is_set():
                 self.ask(session)
 

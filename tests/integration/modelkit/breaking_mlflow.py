@@ -15,6 +15,7 @@ class BreakingMlflow:
         self.url = f"http://127.0.0.1:{port}"
         self.breaks: dict[str, int] = {}  # how often a file of this name breaks off
         self.wanted: str | None = None  # the Authorization that it asks for
+        self.is_on_an_object_store = False  # of whose errors MLflow makes a 500, of a missing file's too
 
 
 @contextmanager
@@ -29,7 +30,8 @@ def run_breaking_mlflow(mlflow: MlflowServer) -> Iterator[BreakingMlflow]:
             answer = inner.getresponse()
             content = answer.read()
             inner.close()
-            self.send_response(answer.status)
+            is_missing = answer.status == http.HTTPStatus.NOT_FOUND and breaking.is_on_an_object_store
+            self.send_response(500 if is_missing else answer.status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             name = self.path.rpartition("/")[2]

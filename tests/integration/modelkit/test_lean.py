@@ -174,6 +174,16 @@ def test_a_model_without_digests_is_served_and_the_log_says_so(
         assert "the model has no digests: its files are checked by their size alone" in server.log
 
 
+def test_a_model_without_digests_is_served_from_an_object_store_too(
+    serve: Serve, own_mlflow: MlflowServer
+) -> None:
+    find_artifact(own_mlflow, "digests.json").unlink()
+    with run_breaking_mlflow(own_mlflow) as mlflow:
+        mlflow.is_on_an_object_store = True
+        with serve("models:/Own/1", MLFLOW_TRACKING_URI=mlflow.url) as server:
+            assert server.invoke(REQUEST).status_code == 200
+
+
 def test_a_model_in_a_folder_needs_no_mlflow(serve: Serve, own_mlflow: MlflowServer) -> None:
     folder = find_artifact(own_mlflow, "MLmodel").parent
     own_mlflow.stop()

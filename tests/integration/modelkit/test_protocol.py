@@ -85,7 +85,11 @@ def test_any_other_body_is_answered_as_mlflow_answers_it(
     assert ours.status_code < 500
 
 
-@pytest.mark.parametrize("before", [b"", b"\n\r\n", b'"x\n,",'], ids=["plain", "blank lines", "quoted"])
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"\n\r\n", b" \n\t\n", b'"x\n,",'],
+    ids=["plain", "empty lines", "blank lines", "quoted"],
+)
 def test_names_that_would_hold_a_thread_for_minutes_are_refused(server: ModelServer, before: bytes) -> None:
     """pandas takes 30 s for 40,000 columns of one name, and four times that for twice as many."""
     names, cells = b",".join([b"age"] * 200_000), b",".join([b"0"] * 200_000)
@@ -96,11 +100,20 @@ def test_names_that_would_hold_a_thread_for_minutes_are_refused(server: ModelSer
         names.replace(b"age", b'"age"'),
         cells,
     )
-    assert "columns of the same name" in server.invoke(split).json()["message"]
+    for same in (split, split.replace(b"0]]", b"NaN]]"), split.decode().encode("utf-16")):
+        assert "columns of the same name" in server.invoke(same).json()["message"]
     for broken in (split[:-1], split.replace(b'["age"', b'{"age"')):
         assert server.invoke(broken).status_code == 400
     few = server.invoke(before + names[:3_999] + b"\n" + cells[:1_999], "text/csv")
     assert "columns of the same name" not in few.text
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/csv"])
+def test_a_refusal_of_a_large_body_is_small(server: ModelServer, content_type: str) -> None:
+    for body in (b"\xff" * 2**20, b"{" * 2**20):
+        answer = server.invoke(body, content_type)
+        assert answer.status_code == 400
+        assert len(answer.content) < 2**18
 
 
 @pytest.mark.parametrize("path", ["/ping", "/version", "/elsewhere", "/invocations"])

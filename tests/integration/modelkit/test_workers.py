@@ -1,15 +1,41 @@
 """A server of several processes: one port, one /metrics, and none of them left behind."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from scripts.service_commands import ROOT
 from tests.integration.modelkit.conftest import Serve
 from tests.integration.modelkit.serving import ModelServer
 from tests.integration.modelkit.test_serving import DEADLINE, REQUEST, wait_until
 from tests.integration.modelkit.tracking import TrainedVersion
+
+# The second worker does not come back at once: its second and third start fail. `PLACE-COUNT` holds its pid.
+TROUBLED = """
+import os, signal, sys
+from pathlib import Path
+from modelkit.serve.workers import Workers
+
+folder = Path(sys.argv[1])
+
+def work(place, tell_ready):
+    count = len(list(folder.glob(f"{place}-[0-9]")))
+    (folder / f"{place}-{count}").write_text(str(os.getpid()))
+    if (place, count) in {(1, 1), (1, 2)}:
+        sys.exit(1)
+    tell_ready()
+    (folder / (f"{place}-serves-again" if count else f"{place}-serves")).touch()
+    signal.pause()
+
+sys.exit(0 if Workers(work, lambda: None).run(2) else 1)
+"""
 
 
 @pytest.fixture
@@ -60,6 +86,27 @@ def test_a_worker_that_dies_is_started_again_and_the_counts_go_on(crowd: ModelSe
     assert 'modelkit_requests_total{lane="compiled",status="200"} 2' in told
     crowd.terminate()
     assert crowd.wait(DEADLINE) == 0
+
+
+def test_a_worker_that_is_told_to_end_alone_leaves_the_door_open_for_its_heir(crowd: ModelServer) -> None:
+    ask_alone(crowd)
+    told, _ = list_workers(crowd)
+    told.terminate()
+    wait_until(lambda: count_started(crowd) == 3)
+    ask_alone(crowd)
+
+
+def test_a_worker_that_cannot_come_back_for_a_while_leaves_the_others_at_work(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TROUBLED, str(tmp_path)]
+    modelkit = {"PYTHONPATH": str(ROOT / "model-images" / "modelkit")}
+    with subprocess.Popen(command, env=modelkit, stderr=subprocess.DEVNULL) as parent:
+        wait_until((tmp_path / "1-serves").exists)
+        os.kill(int((tmp_path / "1-0").read_text()), signal.SIGKILL)
+        wait_until((tmp_path / "1-serves-again").exists)
+        assert not (tmp_path / "0-1").exists()
+        assert psutil.pid_exists(int((tmp_path / "0-0").read_text()))
+        parent.terminate()
+        assert parent.wait(DEADLINE) == 0
 
 
 def test_workers_leave_when_their_parent_is_killed(crowd: ModelServer) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from router.core.errors import RuntimeUnavailable
 from router.core.models import Rollout, Training
 from tests.unit.api.calls import calling, end_training, post_and_end
 from tests.unit.engine.yard import Yard
@@ -150,6 +151,21 @@ async def test_rollback_answers_as_roll_does(yard: Yard) -> None:
         answer = await client.post("/admin/rollback", json={})
         assert answer.status_code == 200
         assert answer.json()["version"] == first
+
+
+async def test_records_are_told_though_the_runtime_is_away(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(owner: str, tail_bytes: int) -> str:
+        raise RuntimeUnavailable("Docker does not answer")
+
+    async with calling(yard) as (client, engine):
+        training = await yard.train(engine)
+        rollout = await yard.roll(engine, yard.add_version())
+        monkeypatch.setattr(yard.runtime, "logs", refuse)
+        for path in (f"/admin/trainings/{training.id}", f"/admin/rollouts/{rollout.id}"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["logs_tail"]) == (200, None)
 
 
 async def test_an_idempotency_key_makes_a_repeat_harmless(yard: Yard) -> None:

@@ -49,6 +49,22 @@ async def test_the_same_next_model_again_only_gets_another_share(yard: Yard) -> 
         assert len(await engine.store.find(Rollout)) == 2
 
 
+async def test_a_late_repeat_brings_no_share_back(yard: Yard) -> None:
+    first, later = {"Idempotency-Key": "first"}, {"Idempotency-Key": "later"}
+    async with calling(yard) as (client, engine):
+        await yard.roll(engine, 1)
+        for headers, probability, weight in (
+            (first, 0.25, 25),
+            (later, 0, 0),
+            (first, 0.25, 0),
+            (later, 0, 0),
+        ):
+            body = {"model_name": "Iris", "model_version": 2, "canary_probability": probability}
+            assert (await client.post("/update-model", json=body, headers=headers)).status_code == 200
+            await yard.clock.settle()
+            assert (await yard.proxy.read_traffic("default")).weight == weight
+
+
 async def test_without_a_probability_it_is_the_setting(yard: Yard) -> None:
     async with calling(yard) as (client, engine):
         await yard.roll(engine, 1)

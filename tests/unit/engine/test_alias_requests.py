@@ -1,5 +1,6 @@
 """An alias that somebody moves in the registry: what it starts, and where it points in the end."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,20 @@ async def test_an_alias_that_is_moved_starts_a_rollout_of_its_version(yard: Yard
         await yard.clock.advance(100)
         assert len(await rollouts(engine)) == 2
         assert await yard.alias() == 3
+
+
+async def test_an_alias_that_is_moved_back_ends_the_rollout_that_it_had_asked_for(yard: Yard) -> None:
+    yard.policy = replace(yard.policy, plan=Strategy.model_validate({"strategy": "canary", "steps": [10]}))
+    async with yard.run() as engine:
+        await yard.roll(engine, 1)
+        await yard.registry.set_alias("Iris", "deployed", 3)
+        await yard.clock.advance(11)
+        assert (await rollouts(engine))[-1].phase is RolloutPhase.SHIFTING
+        await yard.registry.set_alias("Iris", "deployed", 1)
+        await yard.clock.advance(600)
+        aborted = (await rollouts(engine))[-1]
+        assert (aborted.version, aborted.phase) == (3, RolloutPhase.ROLLED_BACK)
+        assert await yard.served_version() == await yard.alias() == 1
 
 
 async def test_our_own_moves_ask_for_nothing(yard: Yard) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from router.core.errors import NothingToRollBackTo, RegistryUnavailable
+from router.core.errors import NothingToRollBackTo, NotShifting, RegistryUnavailable
 from router.core.models import Rollout, RolloutPhase
 from router.core.verdicts import Verdict
 from router.proxies.base import Sample
@@ -126,6 +126,17 @@ async def test_a_step_with_too_little_traffic_is_held_until_there_is_enough(yard
         assert (await yard.proxy.read_traffic("default")).weight == 50
         went_on = await stored(engine, rollout)
         assert (went_on.paused, went_on.waiting_on) == (None, None)
+
+
+async def test_a_person_may_resume_a_step_that_is_extended(yard: Yard) -> None:
+    async with yard.run() as engine:
+        rollout = await roll_beside(yard, engine, **CANARY)
+        with pytest.raises(NotShifting):
+            await engine.steering.resume(rollout.id)
+        await yard.clock.advance(40)
+        await engine.steering.resume(rollout.id)
+        await yard.clock.settle()
+        assert (await yard.proxy.read_traffic("default")).weight == 50
 
 
 async def test_too_little_traffic_waits_for_a_person_if_that_is_wanted(yard: Yard) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from router.core.errors import InvalidSpec
 from router.core.gates import GateResult
 from router.core.models import Rollout, RolloutPhase, ServerPhase
+from router.core.strategies import Strategy
 from router.core.verdicts import Verdict
 from router.engine.commands import Caller, RolloutRequest
 from tests.unit.engine.candidates import (
@@ -126,6 +128,17 @@ async def test_the_first_model_of_an_endpoint_has_nothing_to_be_compared_with(ya
         assert "no champion is there" in gate(rollout, "metric").reason
 
 
+async def test_gates_in_a_spec_that_cannot_be_read_do_not_fall_away(yard: Yard) -> None:
+    version = yard.add_version()
+    await yard.registry.set_version_tags("Iris", version, {"switchyard.trainer": "iris"})
+    (yard.folder / "iris.yaml").write_text("iris: [")
+    async with yard.run() as engine:
+        with pytest.raises(InvalidSpec, match=r"the gates of trainer 'iris'.* cannot be read: .*iris\.yaml"):
+            await yard.roll(engine, version)
+        rollout = await yard.roll(engine, version, gate_plan=plan(), plan=Strategy(bake=0))
+        assert rollout.phase is RolloutPhase.SUCCEEDED
+
+
 # --- metrics --------------------------------------------------------------------------------------------
 
 
@@ -172,6 +185,16 @@ async def test_a_metric_is_held_to_its_bounds(
     assert result.verdict == verdict
     assert said in result.reason
     json.dumps(result.model_dump(mode="json"), allow_nan=False)
+
+
+async def test_a_version_from_a_new_image_need_not_be_better_than_itself(yard: Yard) -> None:
+    version = await add_measured(yard, rmse=50)
+    async with yard.run() as engine:
+        await yard.roll(engine, version)
+        bounds = {"rmse": {"better_than": "champion", "max": 60}}
+        rollout = await yard.roll(engine, version, serve_image="sources/newer", gate_plan=plan(metric=bounds))
+        assert rollout.phase is RolloutPhase.SUCCEEDED
+        assert gate(rollout, "metric").verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize("theirs", [None, float("nan")])

@@ -6,11 +6,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from router.core.errors import StandingBy, StorageFull
+from router.core.errors import RuntimeUnavailable, StandingBy, StorageFull
 from router.core.models import Server, ServerPhase
+from router.core.strategies import Strategy
 from router.core.traffic import Traffic
 from router.engine import status
 from router.engine.engine import LeadLost
+from router.runtimes.base import Image, Role, Workload
 from tests.unit.engine.yard import Yard
 
 
@@ -195,6 +197,102 @@ async def test_an_endpoint_that_somebody_has_deleted_is_put_back(yard: Yard) -> 
         assert yard.runtime.running() == [rollout.server_id]
 
 
+async def test_a_leftover_that_cannot_be_stopped_does_not_keep_the_others(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = yard.runtime.stop
+
+    async def stop_or_not(owner: str, grace_seconds: float) -> None:
+        if owner == "srv_stuck":
+            raise RuntimeUnavailable("it could not be killed")
+        await stop(owner, grace_seconds)
+
+    monkeypatch.setattr(yard.runtime, "stop", stop_or_not)
+    for owner in ("srv_stuck", "srv_other"):
+        await yard.runtime.launch(
+            Workload(
+                owner=owner, role=Role.SERVER, name=owner, image=Image("sources/iris", "sha256:1"), env={}
+            )
+        )
+    async with yard.run():
+        await yard.clock.advance(1)
+        assert yard.runtime.running() == ["srv_stuck"]
+
+
+async def test_what_somebody_has_changed_of_an_endpoint_is_mended(yard: Yard) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        before = await yard.proxy.read_traffic("default")
+        yard.proxy.changed_by_hand.add("default")
+        await yard.clock.advance(yard.policy.sweep_seconds)
+        assert yard.proxy.changed_by_hand == set()
+        assert await yard.proxy.read_traffic("default") == before
+
+
+async def test_slots_that_come_back_give_no_share_to_a_candidate_of_the_past(yard: Yard) -> None:
+    plan = Strategy.model_validate(
+        {"strategy": "canary", "steps": [10], "hold": 600, "analysis": {"enabled": False}}
+    )
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        before = await yard.proxy.read_traffic("default")
+        rollout = await yard.roll(engine, yard.add_version(), plan=plan)
+        shared = await yard.proxy.read_traffic("default")
+        assert shared.candidate is not None
+        await engine.steering.abort(rollout.id)
+        await yard.clock.advance(yard.policy.sweep_seconds)
+        await lose_slots(yard, shared)
+        assert await yard.proxy.read_traffic("default") == before
+
+
+async def test_slots_that_come_back_give_users_the_heir_and_not_the_candidate(yard: Yard) -> None:
+    plan = Strategy.model_validate(
+        {"strategy": "canary", "steps": [10], "hold": 600, "analysis": {"enabled": False}}
+    )
+    async with yard.run() as engine:
+        first = await yard.roll(engine, yard.add_version())
+        await yard.roll(engine, yard.add_version(), plan=plan)
+        yard.runtime.end(str(first.server_id), 137)
+        await yard.clock.advance(yard.policy.sweep_seconds)
+        before = await yard.proxy.read_traffic("default")
+        assert before.active is not None
+        assert before.active.server_id != first.server_id
+        await lose_slots(yard, Traffic())
+        assert (await yard.proxy.read_traffic("default")).active == before.active
+
+
+async def test_slots_are_given_back_though_the_disk_is_full_at_first(yard: Yard) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        older = await yard.proxy.read_traffic("default")
+        await yard.roll(engine, yard.add_version())
+        newer = await yard.proxy.read_traffic("default")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(yard.proxy, "set_traffic", refuse_for_want_of_room)
+            await lose_slots(yard, older)
+            assert await yard.proxy.read_traffic("default") == older
+        await yard.clock.advance(yard.policy.sweep_seconds)
+        assert await yard.proxy.read_traffic("default") == newer
+
+
+async def refuse_for_want_of_room(endpoint: str, traffic: Traffic) -> None:
+    raise StorageFull(f"no room for the traffic of {endpoint}")
+
+
+async def lose_slots(yard: Yard, restored: Traffic) -> None:
+    """Somebody deletes them, and they come back in an earlier state."""
+    ensure = yard.proxy.ensure_endpoints
+
+    async def restore(names: Sequence[str]) -> None:
+        await ensure(names)
+        yard.proxy._traffic["default"] = restored
+
+    del yard.proxy._traffic["default"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yard.proxy, "ensure_endpoints", restore)
+        await yard.clock.advance(yard.policy.sweep_seconds)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 async def test_slots_that_come_back_older_than_they_were_do_not_take_users_to_an_older_server(
     yard: Yard, shared: bool
@@ -206,16 +304,7 @@ async def test_slots_that_come_back_older_than_they_were_do_not_take_users_to_an
         if shared:
             newer = await yard.proxy.read_traffic("default")
             older = Traffic(active=older.active, candidate=newer.active, weight=50)
-        ensure = yard.proxy.ensure_endpoints
-
-        async def restore(names: Sequence[str]) -> None:
-            await ensure(names)
-            yard.proxy._traffic["default"] = older
-
-        del yard.proxy._traffic["default"]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(yard.proxy, "ensure_endpoints", restore)
-            await yard.clock.advance(60)
+        await lose_slots(yard, older)
         traffic = await yard.proxy.read_traffic("default")
         assert traffic.active is not None
         assert (traffic.active.server_id, traffic.candidate) == (rollout.server_id, None)

@@ -185,6 +185,50 @@ async def test_a_rollout_that_a_failed_rollback_has_ended_says_that_users_still_
         assert f"the rollback {back} ended before its switch: users still have this version" in ended.warnings
 
 
+async def test_nobody_is_said_to_stay_whom_the_next_rollback_has_taken_back(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        rollout = await yard.roll(engine, yard.add_version(), plan=BAKING)
+        let_logs_take(yard, monkeypatch, 60)
+        aborted = await engine.commands.roll_back(Caller())
+        await engine.steering.abort(aborted)
+        await yard.roll_back(engine)
+        assert await yard.served_version() == 1
+        await yard.clock.advance(200)
+        assert not any("users still have" in warning for warning in (await stored(engine, rollout)).warnings)
+
+
+async def test_a_rollback_right_after_an_aborted_one_that_had_nothing_to_do_stays_there_too(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        let_stops_take(yard, monkeypatch, 8)
+        await yard.roll(engine, yard.add_version())
+        yard.runtime.memory_left = 10 * MIB
+        await yard.roll(engine, yard.add_version(), plan=REPLACE)
+        first = await yard.roll_back(engine)
+        assert (first.version, first.phase, first.waiting_on is not None) == (2, RolloutPhase.PENDING, True)
+        await engine.steering.abort(first.id)
+        again = await yard.roll_back(engine)
+        assert again.version == 2
+        await yard.clock.advance(20)
+        assert await yard.served_version() == 2
+
+
+async def test_a_repeat_of_a_rollback_that_joined_another_one_begins_none(yard: Yard) -> None:
+    async with yard.run() as engine:
+        for version in (yard.add_version(), yard.add_version()):
+            await yard.roll(engine, version)
+        first = await engine.commands.roll_back(Caller())
+        joined = Caller(key="joined", fingerprint="1")
+        assert await engine.commands.roll_back(joined) == first
+        await yard.clock.advance(1)
+        assert await engine.commands.recall(joined) == first
+
+
 # --- where the active server made room -------------------------------------------------------------------
 
 
@@ -209,6 +253,25 @@ async def test_a_rollback_to_a_server_that_made_room_succeeds_when_one_in_its_pl
         active = await active_server(yard)
         assert (active.version, yard.runtime.running()) == (1, [active.id])
         assert len(yard.runtime.launched) == 3
+
+
+async def test_a_rollback_finds_the_server_that_already_stands_where_room_was_made(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rollout has failed, its log is slow to come, and the supervisor has launched what users had."""
+    async with yard.run() as engine:
+        let_logs_take(yard, monkeypatch, 60)
+        rollout = await roll_tightly(yard, engine)
+        yard.runtime.end(str(rollout.server_id), 1)
+        await yard.clock.settle()
+        assert (await stored(engine, rollout)).phase is RolloutPhase.ABORTING
+        back = await yard.roll_back(engine)
+        await yard.clock.advance(200)
+        assert (await stored(engine, back)).phase is RolloutPhase.SUCCEEDED
+        active = await active_server(yard)
+        assert (active.version, yard.runtime.running()) == (1, [active.id])
+        assert len(yard.runtime.launched) == 3
+        assert yard.runtime.stopped.count(active.id) == 0
 
 
 @pytest.mark.parametrize("told_by", ["rollback", "abort"])

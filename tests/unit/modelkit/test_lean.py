@@ -47,6 +47,13 @@ def test_what_cannot_be_read_is_left(columns: tuple[Column, ...], body: bytes) -
     assert model.asked == []
 
 
+def test_text_that_ends_in_nul_is_left_since_mlflow_drops_that_in_some_formats() -> None:
+    model = Model([0.5])
+    for text, is_left in (("x\0", True), ("\0x", False)):
+        body = json.dumps({"dataframe_records": [{"a": 1.5, "b": text}]}).encode()
+        assert (LeanProtocol(model, MIXED, "float64").answer(body) is None) is is_left
+
+
 @pytest.mark.parametrize("answer", [ValueError("no such value"), [object()]])
 def test_a_request_that_the_model_fails_on_is_left_and_logged(
     answer: Any, caplog: pytest.LogCaptureFixture

@@ -89,3 +89,27 @@ async def test_an_answer_of_dockers_that_is_no_json_is_told_as_such(docker: Fake
     docker.answers["GET /containers/x/json"] = (500, "<html>")
     answer = await docker.ask("GET", "/containers/x/json")
     assert (answer.status_code, answer.json()) == (502, {"message": "Docker's answer is not JSON"})
+
+
+@pytest.mark.anyio
+async def test_a_call_that_the_proxys_end_cuts_off_is_to_be_sent_again() -> None:
+    asked = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    with short_directory() as folder:
+        path = folder / "docker.sock"
+        proxy = SocketProxy(make_settings(path))
+        transport = httpx.ASGITransport(proxy)  # type: ignore[arg-type]
+        async with (
+            await asyncio.start_unix_server(never_answer, path),
+            httpx.AsyncClient(transport=transport, base_url="http://proxy") as client,
+        ):
+            call = asyncio.create_task(client.get("/version"))
+            await asked.wait()
+            proxy.end_streams()
+            assert (await call).status_code == 503

@@ -107,7 +107,8 @@ def _serve(
 
     from modelkit.serve.app import App
     from modelkit.serve.fetching import ModelLoadError
-    from modelkit.serve.leaving import LeavingServer
+    from modelkit.serve.heads import BoundedHttp
+    from modelkit.serve.leaving import LeavingServer, let_connect
     from modelkit.serve.opening import open_model
 
     try:
@@ -133,6 +134,7 @@ def _serve(
     app = App(served.predict, served.about, served.limits, served.lean, telemetry)
     config = uvicorn.Config(
         app,
+        http=BoundedHttp,
         access_log=False,
         lifespan="off",
         log_config=None,
@@ -140,6 +142,7 @@ def _serve(
         # No prediction takes longer; but a client may never read its answer.
         timeout_graceful_shutdown=math.ceil(served.limits.request_seconds) + 1,
     )
+    let_connect(listener)
     tell_ready()
     with suppress(SystemExit):  # uvicorn raises the signal once more after its last answer
         LeavingServer(config, app, listener).run(sockets=[listener])

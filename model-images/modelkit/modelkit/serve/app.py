@@ -7,6 +7,7 @@ loop where the compiled model can; all else goes to a bounded number of threads,
 import asyncio
 import itertools
 import json
+import logging
 import os
 import re
 import time
@@ -25,10 +26,13 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
+log = logging.getLogger("modelkit.serve")
+
 _JSON = "application/json"
 _LEAN_TYPES = frozenset(
     {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
 )
+_PIECE = 2**18
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -106,7 +110,21 @@ class App:
                 ],
             }
         )
-        await send({"type": "http.response.body", "body": answer.body})
+        await self._send_body(send, answer.body)
+
+    async def _send_body(self, send: Send, body: bytes) -> None:
+        """A large one by pieces, each when the one before has left: its client may not read at all."""
+        sent = 0
+        if len(body) > _PIECE:
+            try:
+                async with asyncio.timeout(self._limits.request_seconds):
+                    for sent in range(_PIECE, len(body), _PIECE):
+                        piece = body[sent - _PIECE : sent]
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TimeoutError:
+                log.warning("a client has not read its answer of %d bytes", len(body))
+                return
+        await send({"type": "http.response.body", "body": body[sent:]})
 
     async def _take(
         self,
@@ -190,14 +208,18 @@ class App:
         text = None if content_type is None else content_type.decode("latin-1")
         self._telemetry.waiting += 1
         loop = asyncio.get_running_loop()
-        work_done = self._threads.submit(work, body, text)
+        held = [body]  # alone: a request that waits no more must not keep its body in the executor's queue
+        del body
+        work_done = self._threads.submit(lambda: work(held.pop(), text))
         # It counts until its thread is free, which a caller who gives up does not change.
         work_done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
         try:
             async with asyncio.timeout(self._limits.request_seconds):
                 return await asyncio.shield(asyncio.wrap_future(work_done))
         except TimeoutError:
-            if not work_done.cancel():
+            if work_done.cancel():
+                held.clear()
+            else:
                 self.stuck += 1
                 work_done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._get_free))
             return "late", Answer(504, b"Request processing time exceeded limit", _JSON)

@@ -61,7 +61,9 @@ class Bodies:
                         message = await receive()
             except TimeoutError as error:
                 raise self._late() from error
-            yield b"".join(pieces)
+            body = b"".join(pieces)
+            pieces.clear()
+            yield body
         finally:
             self._held -= size
 

@@ -144,9 +144,14 @@ def _read_digests(service: ArtifactService, source: Source, cache: Cache) -> Dig
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refused(f"{DIGESTS_FILE} is corrupt: {error}") from error
     except KeyError:
-        log.warning("the model has no digests: its files are checked by their size alone")
+        listed = service.list_files(source.folder)
+    except Unreachable:  # MLflow says so, too, of a file that its object store does not have
+        listed = service.list_files(source.folder)
+        if DIGESTS_FILE in listed:
+            raise
+    log.warning("the model has no digests: its files are checked by their size alone")
     files = {}
-    for path, size in service.list_files(source.folder).items():
+    for path, size in listed.items():
         files[path] = cache.put(partial(service.fetch, source.folder, path))
         if files[path].size != size:
             raise Unreachable(f"{path} has {files[path].size} bytes, MLflow lists {size}")

@@ -237,7 +237,8 @@ def _are_plain(column: Column, values: Sequence[Cell], limit: int) -> bool:
             and all(type(value) is not int or abs(value) < _MOST for value in values)
         )
     if column.type == "string":
-        return kinds == {str}
+        # A NUL at its end is dropped by MLflow, in some formats.
+        return kinds == {str} and not any(value.endswith("\0") for value in values)  # type: ignore[union-attr]
     if column.type == "boolean":
         return kinds == {bool}
     most = min(limit, _BOUNDS[column.type] - 1)

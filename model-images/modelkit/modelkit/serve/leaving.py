@@ -22,7 +22,7 @@ _SECONDS_TO_DRAIN = 0.25  # and between connecting and asking
 
 # A filter of the kernel's: a segment that begins a connection (with SYN, in the 14th byte of TCP's header) is
 # dropped. Its sender tries again after a second, and is refused.
-_SO_ATTACH_FILTER = 26
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 _INSTRUCTIONS = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 _DROP_SYN = b"".join(struct.pack("HBBI", *instruction) for instruction in _INSTRUCTIONS)
 
@@ -46,6 +46,12 @@ class LeavingServer(uvicorn.Server):
             loop.call_later(_SECONDS_TO_DRAIN, leave, sig, None)
 
         loop.call_soon_threadsafe(lambda: loop.call_later(_SECONDS, turn_away))
+
+
+def let_connect(listener: socket.socket) -> None:
+    """A worker that was told to end alone has shut the door of all, its heir's too."""
+    with suppress(OSError):  # nobody has
+        listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def _drop_connects(listener: socket.socket) -> None:

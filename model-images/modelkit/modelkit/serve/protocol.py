@@ -6,6 +6,7 @@ server would answer with 500, is told apart here: before the model was asked, th
 
 import csv
 import io
+import json
 import logging
 from typing import Any
 
@@ -22,6 +23,7 @@ from modelkit.serve.lean import UNREADABLE
 
 _JSON = "application/json"
 _SERVER_FAULT = 500
+_MOST_QUOTED = 2**16  # characters
 _MOST_COMPARED = 10**8  # names of columns: two seconds
 
 log = logging.getLogger("modelkit.serve")
@@ -48,6 +50,8 @@ def make_predict(model: PyFuncModel, count_rows: CountRows) -> Predict:
     def predict(body: bytes, content_type: str | None) -> Answer:
         if content_type is None:
             return Answer(415, f"Content-Type is missing. Types: {CONTENT_TYPES}.".encode(), "text/plain")
+        if len(body) > _MOST_QUOTED and not _is_text(body, content_type):
+            return _refuse(MlflowException(f"Invalid input. The body is not {content_type}.", BAD_REQUEST))
         if _repeats_names(body, content_type):
             return _refuse(MlflowException("Too many columns of the same name.", BAD_REQUEST))
         asked = _AskedModel(model, count_rows)
@@ -81,16 +85,39 @@ def _repeats_names(body: bytes, content_type: str) -> bool:
         return False
     try:
         if content_type.startswith("text/csv"):
-            names = next(filter(None, csv.reader(io.StringIO(body.decode(), newline=""))), [])
+            lines = csv.reader(io.StringIO(body.decode(), newline=""))
+            names = next((line for line in lines if len(line) > 1 or "".join(line).strip()), [])
         else:
-            split = msgspec.json.decode(body, type=_Body).dataframe_split
-            names = [] if split is None else list(map(str, split.columns))
+            names = _read_names(body)
     except csv.Error:  # a name of more than 128 KiB
         return True
-    except UNREADABLE:  # MLflow refuses it by itself, or reads what we do not
+    except (*UNREADABLE, TypeError, AttributeError):  # MLflow refuses it by itself
         return False
     return (len(names) - len(set(names))) * len(names) > _MOST_COMPARED
 
 
+def _read_names(body: bytes) -> list[str]:
+    try:
+        split = msgspec.json.decode(body, type=_Body).dataframe_split
+        columns = [] if split is None else split.columns
+    except UNREADABLE:  # MLflow takes more for JSON: NaN, UTF-16
+        columns = json.loads(body).get("dataframe_split", {}).get("columns", [])
+    return list(map(str, columns))
+
+
+def _is_text(body: bytes, content_type: str) -> bool:
+    """MLflow says what it cannot read in its answer, twice, and four characters for a byte."""
+    is_json = content_type.startswith(_JSON)
+    if not is_json and not content_type.startswith("text/csv"):
+        return True  # MLflow does not look into it
+    try:
+        body.decode(json.detect_encoding(body) if is_json else "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _refuse(error: MlflowException) -> Answer:
+    if len(error.message) > _MOST_QUOTED:
+        error.message = f"{error.message[:_MOST_QUOTED]}..."
     return Answer(error.get_http_status_code(), error.serialize_as_json().encode(), _JSON)
