@@ -107,7 +107,6 @@ def _serve(
 
     from modelkit.serve.app import App
     from modelkit.serve.fetching import ModelLoadError
-    from modelkit.serve.heads import BoundedHttp
     from modelkit.serve.leaving import LeavingServer, let_connect
     from modelkit.serve.opening import open_model
 
@@ -134,7 +133,6 @@ def _serve(
     app = App(served.predict, served.about, served.limits, served.lean, telemetry)
     config = uvicorn.Config(
         app,
-        http=BoundedHttp,
         access_log=False,
         lifespan="off",
         log_config=None,
