@@ -7,6 +7,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
 from router.api.errors import error_response
+from router.core.decide import taken_back
 from router.core.models import Endpoint, Failure, Rollout, Server, Training, TrainingPhase
 from router.engine.endpoint_names import alias_of
 from router.engine.engine import Engine
@@ -117,9 +118,7 @@ async def answer_training_then_rollout(engine: Engine, training: Training, rollo
 
 def rollout_failure(rollout: Rollout) -> Failure:
     """Of one that has ended otherwise than it should. Records of earlier routers may not say why."""
-    return rollout.failure or Failure(
-        code="rolled_back", message="what this rollout had switched was taken back", status=409
-    )
+    return rollout.failure or taken_back(rollout)
 
 
 def _rollout_problem(rollout: Rollout, failure: Failure) -> dict[str, Any]:

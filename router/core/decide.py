@@ -124,10 +124,6 @@ def _failed(training: Training, workload: WorkloadState) -> Failure:
     )
 
 
-# What a person may resume, though nothing is paused.
-EXTENDED_STEP = "too little traffic to judge this step by: it is extended"
-EXTENDED_BAKE = "too little traffic to judge the bake by: it is extended"
-
 # --- rollouts --------------------------------------------------------------------------------------
 
 
@@ -186,7 +182,7 @@ def _decide_shift(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAct
     judged = finding is None or finding.verdict is Verdict.PASSED or rollout.weight == 0
     if not judged and rollout.accepted_step != rollout.step:
         if plan.analysis.inconclusive == "extend":
-            return Wait(reason=EXTENDED_STEP)
+            return Wait(reason="too little traffic to judge this step by: it is extended")
         return PauseRollout(_inconclusive(finding))
     if rollout.step + 1 < len(plan.shares):
         return _enter_next_step(rollout)
@@ -207,7 +203,7 @@ def _is_applied(rollout: Rollout, traffic: Traffic) -> bool:
 def _decide_switched_rollout(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAction:
     """Users get the candidate already, so an abort comes too late; a rollback takes over where it stands."""
     if rollout.preempted:
-        return AbortRollout(RolloutPhase.ROLLED_BACK, rollout.failure or _taken_back(rollout))
+        return AbortRollout(RolloutPhase.ROLLED_BACK, rollout.failure or taken_back(rollout))
     if rollout.phase is RolloutPhase.SHIFTING:
         return RecordShift()
     active = seen.traffic.active
@@ -237,7 +233,7 @@ def _decide_end_of_bake(rollout: Rollout, finding: Judgement | None, now: float)
     if finding.active.requests < analysis.min_requests:
         return FinishRollout(f"{unproved}; what served before gets none any more, so longer would not help")
     if rollout.bake_limit is not None and now < rollout.bake_limit:
-        return Wait(rollout.bake_limit, EXTENDED_BAKE)
+        return Wait(rollout.bake_limit, "too little traffic to judge the bake by: it is extended")
     return FinishRollout(f"{unproved}; it was extended as long as what served before is kept warm")
 
 
@@ -265,7 +261,7 @@ def _died_in_the_bake(rollout: Rollout) -> Failure:
     )
 
 
-def _taken_back(rollout: Rollout) -> Failure:
+def taken_back(rollout: Rollout) -> Failure:
     return Failure(
         code="rolled_back",
         message=f"what the rollout of {rollout.model_uri} had switched was taken back",

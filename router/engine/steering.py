@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from router.core.decide import EXTENDED_BAKE, EXTENDED_STEP
 from router.core.errors import AlreadyFinished, NotShifting, StaleRecord
 from router.core.models import Rollout, RolloutPhase, StepRecord, Training
 from router.engine.context import Context
@@ -51,7 +50,7 @@ class Steering:
         """Go on with the next step, or end the bake, also if too little was seen to judge by."""
 
         def change(rollout: Rollout) -> dict[str, Any]:
-            waits = rollout.paused is not None or rollout.waiting_on in {EXTENDED_STEP, EXTENDED_BAKE}
+            waits = rollout.paused is not None or _is_overdue(rollout, self._clock.now())
             if rollout.phase is not RolloutPhase.BAKING or not waits:
                 _refuse_unless_shifting(rollout)
             if not waits:
@@ -116,6 +115,13 @@ def cut_bake_short(ledger: Ledger, baking: Rollout) -> Update[Rollout]:
         paused=None,
         steps=close_step(baking, ledger.clock.now()),
     )
+
+
+def _is_overdue(rollout: Rollout, now: float) -> bool:
+    """Whether its step, or its bake, is extended for want of evidence."""
+    if rollout.phase is RolloutPhase.BAKING:
+        return rollout.bake_until is not None and now >= rollout.bake_until
+    return bool(rollout.steps) and now >= rollout.steps[-1].since + rollout.plan.hold_of(rollout.step)
 
 
 def _refuse_ended(rollout: Rollout) -> None:

@@ -49,6 +49,7 @@ class Supervisor:
     async def watch(self, endpoint: str, group: TaskGroup) -> None:
         """Returns when the endpoint is gone; an error is logged and the next pass tries again."""
         pause = self._context.policy.sweep_seconds
+        until: float | None
         while True:
             changed = self._ledger.wakeups.take(endpoint_topic(endpoint))
             try:
@@ -73,7 +74,7 @@ class Supervisor:
             seconds = sweep if until is None else min(sweep, until - now)
             await wait_any(self._context.clock, seconds, changed)
 
-    async def _put_back(self, endpoint: str) -> float | None:
+    async def _put_back(self, endpoint: str) -> float:
         """Somebody has deleted what users' requests go by: each of them fails until it is there again."""
         self._lost.add(endpoint)
         try:

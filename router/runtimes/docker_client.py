@@ -145,7 +145,7 @@ class DockerClient:
             message = _read_message(response)
         if message.startswith(OTHER_VERSION):
             with self._connecting:  # the engine is another one than we agreed with: agree again
-                self._connection = None
+                self.close()
         if response.status_code in GONE or message.startswith(OTHER_VERSION):
             raise RuntimeUnavailable(f"Docker does not answer at {self._address}: {message}")
         raise Refused(response.status_code, message)

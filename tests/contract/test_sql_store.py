@@ -273,12 +273,9 @@ async def test_a_lead_that_was_cut_off_is_whose_asks_first(postgres: Any) -> Non
 
 def cut_sessions(url: str) -> None:
     """Returns when they have ended, or after a minute."""
-    cut = (
-        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     with psycopg.connect(url) as connection:
-        connection.execute(cut)
+        connection.execute(f"SELECT pg_terminate_backend(pid, 60000) {others}")
 
 
 async def test_postgresql_ends_the_turn_of_a_writer_that_is_gone(postgres: Any) -> None:

@@ -92,6 +92,16 @@ async def test_requests_that_find_nobody_wait_for_the_next_server(stand: Proxied
         heir.kill()
 
 
+@pytest.fixture
+async def served(stand: Proxied, tmp_path: Path) -> AsyncIterator[str]:
+    """A server in a process of its own has the traffic: the cursor from then on."""
+    server = UpstreamProcess(tmp_path).start()
+    await stand.serve(server.address)
+    _, cursor = await stand.driver.samples(None)
+    yield cursor
+    server.kill()
+
+
 BROKEN_CHUNKS = [
     b"ZZ\r\nabc\r\n0\r\n\r\n",
     b"\r\n",
@@ -106,19 +116,13 @@ BROKEN_CHUNKS = [
 
 @pytest.mark.parametrize("sent", BROKEN_CHUNKS, ids=range(len(BROKEN_CHUNKS)))
 async def test_a_body_that_is_none_is_its_senders_fault_and_no_sample_of_the_server(
-    stand: Proxied, tmp_path: Path, sent: bytes
+    stand: Proxied, served: str, sent: bytes
 ) -> None:
-    server = UpstreamProcess(tmp_path).start()
-    try:
-        await stand.serve(server.address)
-        _, cursor = await stand.driver.samples(None)
-        async with posting(stand, b"Transfer-Encoding: chunked\r\n\r\n" + sent) as (reader, _):
-            assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
-            await reader.readuntil(b'"code": "body_broke_off"')
-        samples = await samples_until_a_whole_one(stand, cursor)
-        assert [sample.status for sample in samples] == [200]
-    finally:
-        server.kill()
+    async with posting(stand, b"Transfer-Encoding: chunked\r\n\r\n" + sent) as (reader, _):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        await reader.readuntil(b'"code": "body_broke_off"')
+    samples = await samples_until_a_whole_one(stand, served)
+    assert [sample.status for sample in samples] == [200]
 
 
 @pytest.mark.parametrize(
@@ -127,19 +131,13 @@ async def test_a_body_that_is_none_is_its_senders_fault_and_no_sample_of_the_ser
     ids=["length", "chunks"],
 )
 async def test_an_upload_that_breaks_off_is_no_failure_of_the_server(
-    stand: Proxied, tmp_path: Path, half: bytes
+    stand: Proxied, served: str, half: bytes
 ) -> None:
-    server = UpstreamProcess(tmp_path).start()
-    try:
-        await stand.serve(server.address)
-        _, cursor = await stand.driver.samples(None)
-        async with posting(stand, half) as (reader, writer):
-            writer.write_eof()
-            await reader.read()
-        samples = await samples_until_a_whole_one(stand, cursor)
-        assert [sample.status for sample in samples if is_failure(sample.status)] == []
-    finally:
-        server.kill()
+    async with posting(stand, half) as (reader, writer):
+        writer.write_eof()
+        await reader.read()
+    samples = await samples_until_a_whole_one(stand, served)
+    assert [sample.status for sample in samples if is_failure(sample.status)] == []
 
 
 @asynccontextmanager

@@ -102,6 +102,12 @@ async def test_a_server_that_a_listing_does_not_know_yet_is_not_taken_for_dead(
 # --- a candidate that never had all of the traffic -------------------------------------------------------
 
 
+async def expect_warm(yard: Yard, rollout: Rollout) -> None:
+    """The supervisor keeps its server, as long as nobody has put that away."""
+    await yard.clock.advance(yard.policy.sweep_seconds)
+    assert (await yard.server(rollout.server_id)).phase is ServerPhase.WARM
+
+
 async def test_a_candidate_that_is_being_put_away_takes_nobodys_place(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,8 +116,7 @@ async def test_a_candidate_that_is_being_put_away_takes_nobodys_place(
         rollout = await yard.roll(engine, yard.add_version(), plan=CANARY)
         let_logs_take(yard, monkeypatch, 600)
         await engine.steering.abort(rollout.id)
-        await yard.clock.advance(yard.policy.sweep_seconds)
-        assert (await yard.server(rollout.server_id)).phase is ServerPhase.WARM
+        await expect_warm(yard, rollout)
         yard.runtime.end((await active_server(yard)).id, 137)
         await yard.clock.advance(yard.policy.sweep_seconds)
         heir = await active_server(yard)
@@ -126,8 +131,7 @@ async def test_a_second_rollback_does_not_go_to_the_candidate_that_the_first_has
         rollout = await yard.roll(engine, yard.add_version(), plan=CANARY)
         let_logs_take(yard, monkeypatch, 600)
         await yard.roll_back(engine)
-        await yard.clock.advance(yard.policy.sweep_seconds)
-        assert (await yard.server(rollout.server_id)).phase is ServerPhase.WARM
+        await expect_warm(yard, rollout)
         with pytest.raises(NothingToRollBackTo):
             await yard.roll_back(engine)
 
