@@ -167,7 +167,8 @@ def _decide_shift(rollout: Rollout, seen: RolloutSeen, now: float) -> RolloutAct
     """Step by step, each once the one before has held its time and nothing speaks against it."""
     plan, finding = rollout.plan, seen.finding
     # Nobody to share the traffic with: the first server of all, or the other one had to make room.
-    alone = rollout.replaces is not None or (seen.traffic.active is None and not plan.manual)
+    first = seen.traffic.active is None and rollout.weight is None  # with a share, the other is only lost
+    alone = rollout.replaces is not None or (first and not plan.manual)
     if rollout.promote_requested or not plan.gradual or alone:
         return ShiftTraffic()
     if rollout.weight is None:

@@ -136,6 +136,17 @@ async def test_a_second_rollback_does_not_go_to_the_candidate_that_the_first_has
             await yard.roll_back(engine)
 
 
+async def test_a_candidate_with_a_share_does_not_get_all_because_the_slots_are_lost(yard: Yard) -> None:
+    async with yard.run() as engine:
+        await yard.roll(engine, yard.add_version())
+        rollout = await yard.roll(engine, yard.add_version(), plan=CANARY)
+        yard.proxy._traffic["default"] = Traffic()  # put back, and nobody has said yet who had it
+        engine.context.ledger.wakeups.notify(rollout.id)
+        await yard.clock.settle()
+        assert (await stored(engine, rollout)).phase is RolloutPhase.SHIFTING
+        assert await yard.served_version() is None
+
+
 async def test_a_candidate_whose_end_nobody_heard_of_gives_its_share_back(yard: Yard) -> None:
     async with yard.run() as engine:
         await yard.roll(engine, yard.add_version())
